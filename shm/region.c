@@ -1,0 +1,112 @@
+#include "shm/region.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL };
+
+/* Kernels before 5.14 do not know MADV_POPULATE_*: the pages then come with the first touch. */
+static int populate(void *base, uint64_t bytes, int advice)
+{
+    if (madvise(base, bytes, advice) == 0 || errno == EINVAL)
+        return 0;
+    return errno == EFAULT ? -ENOMEM : -errno;
+}
+
+int region_create(struct region *ret_region, const char *name, uint64_t bytes)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+
+    int err = 0;
+    void *base = MAP_FAILED;
+    if (ftruncate(fd, (off_t)bytes) < 0) {
+        err = -errno;
+        goto close_fd;
+    }
+    base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED) {
+        err = -errno;
+        goto close_fd;
+    }
+    err = populate(base, bytes, MADV_POPULATE_WRITE);
+    if (err < 0)
+        goto unmap;
+    if (fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
+        err = -errno;
+        goto unmap;
+    }
+    *ret_region = (struct region){.base = base, .bytes = bytes, .fd = fd};
+    return 0;
+
+unmap:
+    munmap(base, bytes);
+close_fd:
+    close(fd);
+    return err;
+}
+
+int region_map_peer(struct region *ret_region, int fd, uint64_t bytes, const char **ret_why)
+{
+    struct statfs file_system;
+    struct stat status;
+    *ret_why = NULL;
+
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0) {
+        *ret_why = "not a memfd";
+        return -EPROTO;
+    }
+    if ((seals & SEALS) != SEALS) {
+        *ret_why = "not sealed against shrinking, growing, writing and further seals";
+        return -EPROTO;
+    }
+    if (fstatfs(fd, &file_system) < 0)
+        return -errno;
+    if (file_system.f_type != TMPFS_MAGIC) {
+        *ret_why = "not on tmpfs";
+        return -EPROTO;
+    }
+    if (fstat(fd, &status) < 0)
+        return -errno;
+    if (status.st_size < 0 || (uint64_t)status.st_size != bytes) {
+        *ret_why = "not of the agreed size";
+        return -EPROTO;
+    }
+
+    void *base = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED)
+        return -errno;
+    int err = populate(base, bytes, MADV_POPULATE_READ);
+    if (err < 0) {
+        munmap(base, bytes);
+        return err;
+    }
+    *ret_region = (struct region){.base = base, .bytes = bytes, .fd = fd};
+    return 0;
+}
+
+void region_fini(struct region *region)
+{
+    if (region->base)
+        munmap(region->base, region->bytes);
+    if (region->fd >= 0)
+        close(region->fd);
+    *region = REGION_EMPTY;
+}
