@@ -28,27 +28,33 @@ void spinner_init(struct spinner *spinner, uint64_t limit_ns)
     *spinner = (struct spinner){.limit_ns = limit_ns};
 }
 
+void spinner_begin(struct spinner *spinner, uint64_t now_ns)
+{
+    spinner->last_ns = now_ns;
+}
+
 void spinner_arrival(struct spinner *spinner, uint64_t now_ns)
 {
     if (spinner->last_ns && now_ns > spinner->last_ns) {
         uint64_t gap_ns = now_ns - spinner->last_ns;
         /* An eighth of the weight to the newest gap; a gap beyond what anyone would spin for counts
-         * as just beyond, so that a stream after a long pause is recognised within a few arrivals. */
-        if (spinner->limit_ns < UINT64_MAX / 4 && gap_ns > 4 * spinner->limit_ns)
+         * as just beyond, so that a stream after a long pause is recognised within a few arrivals.
+         */
+        if (gap_ns / 4 > spinner->limit_ns)
             gap_ns = 4 * spinner->limit_ns;
-        spinner->gap_ns = spinner->gap_ns ? (spinner->gap_ns * 7 + gap_ns) / 8 : gap_ns;
+        spinner->gap_ns =
+            spinner->gap_ns ? spinner->gap_ns - spinner->gap_ns / 8 + gap_ns / 8 : gap_ns;
     }
     spinner->last_ns = now_ns;
 }
 
 uint64_t spinner_budget_ns(const struct spinner *spinner)
 {
-    if (spinner->limit_ns == UINT64_MAX || spinner->limit_ns == 0)
+    if (spinner->limit_ns == UINT64_MAX || spinner->gap_ns == 0)
         return spinner->limit_ns;
-    /* Twice the usual gap catches most arrivals of a steady stream. If that is beyond the limit, the
-     * next arrival is likely to be slept for anyway; a short spin still catches the bursts. */
-    uint64_t wanted_ns = 2 * spinner->gap_ns;
-    if (wanted_ns <= spinner->limit_ns)
-        return wanted_ns ? wanted_ns : spinner->limit_ns;
+    /* Twice the usual gap catches most arrivals of a steady stream. If that is beyond the limit,
+     * the next arrival is likely to be slept for anyway; a short spin still catches the bursts. */
+    if (spinner->gap_ns <= spinner->limit_ns / 2)
+        return 2 * spinner->gap_ns;
     return spinner->limit_ns / 16;
 }

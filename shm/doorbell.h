@@ -42,7 +42,8 @@ static inline void doorbell_fence(void)
 static inline void doorbell_announce(_Atomic uint32_t *word, enum doorbell_how how)
 {
     /* relaxed: the only writer is the caller, and the fence below orders the store. */
-    uint32_t count = atomic_load_explicit(word, memory_order_relaxed) & ~(uint32_t)DOORBELL_HOW_MASK;
+    uint32_t count =
+        atomic_load_explicit(word, memory_order_relaxed) & ~(uint32_t)DOORBELL_HOW_MASK;
     atomic_store_explicit(word, (count + DOORBELL_COUNT_STEP) | (uint32_t)how,
                           memory_order_relaxed);
     doorbell_fence();
@@ -80,12 +81,15 @@ void doorbell_wake(const _Atomic uint32_t *word);
 
 /* How long a waiter should spin: as long as the next arrival is likely, never beyond a limit. */
 struct spinner {
-    uint64_t limit_ns;    /* 0: never spin; UINT64_MAX: always */
-    uint64_t gap_ns;      /* moving average of the time waited for an arrival */
-    uint64_t last_ns;     /* of the last arrival */
+    uint64_t limit_ns; /* 0: never spin; UINT64_MAX: always */
+    uint64_t gap_ns;   /* moving average of the gaps before arrivals; 0: none seen yet */
+    uint64_t last_ns;  /* of the last arrival, or of spinner_begin(); 0: neither yet */
 };
 
 void spinner_init(struct spinner *spinner, uint64_t limit_ns);
+/* Notes that a wait begins: the gap before the next arrival counts from here, not from the last
+ * arrival. For who waits only part of the time; who always waits need not call it. */
+void spinner_begin(struct spinner *spinner, uint64_t now_ns);
 /* Notes an arrival. */
 void spinner_arrival(struct spinner *spinner, uint64_t now_ns);
 /* How long to spin from now on before sleeping. */

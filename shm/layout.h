@@ -26,7 +26,8 @@ enum {
     LAYOUT_MINOR = 1, /* the session runs at the smaller of both minors */
 
     LAYOUT_LINE_BYTES = 64,
-    LAYOUT_PAIR_BYTES = 128, /* words of different rhythm keep two lines apart: prefetch pulls pairs */
+    LAYOUT_PAIR_BYTES =
+        128, /* words of different rhythm keep two lines apart: prefetch pulls pairs */
     LAYOUT_PAGE_BYTES = 4096,
     LAYOUT_STAGGERS = 64, /* sessions are shifted against each other by up to 63 lines */
 
@@ -96,6 +97,8 @@ struct submission {
 
     uint32_t extra_offset; /* reserved for records in the arena (biases, stop sequences): 0 */
     uint32_t extra_bytes;
+
+    uint32_t reserved[4]; /* 0 */
 };
 static_assert(offsetof(struct submission, op) == 4, "layout");
 static_assert(offsetof(struct submission, request) == 8, "layout");
@@ -109,12 +112,10 @@ static_assert(offsetof(struct submission, stop_ids) == 72, "layout");
 static_assert(offsetof(struct submission, stop_count) == 88, "layout");
 static_assert(offsetof(struct submission, repetition_penalty) == 92, "layout");
 static_assert(offsetof(struct submission, extra_offset) == 104, "layout");
-static_assert(sizeof(struct submission) == 112, "layout");
+static_assert(offsetof(struct submission, reserved) == 112, "layout");
 
-enum {
-    SUBMISSION_SLOT_BYTES = 128, /* the last 16 bytes of a slot are reserved: 0 */
-    EVENT_SLOT_BYTES = 64,
-};
+enum { SUBMISSION_SLOT_BYTES = 128, EVENT_SLOT_BYTES = 64 };
+static_assert(sizeof(struct submission) == SUBMISSION_SLOT_BYTES, "ring.h copies whole slots");
 
 enum event_kind {
     EVENT_ACCEPTED = 1, /* the prompt was taken: its place in the arena is free again */
@@ -250,7 +251,8 @@ static inline int geometry_is_valid(const struct geometry *g)
            layout_is_power_of_two(g->max_requests) && g->submission_slots >= GEOMETRY_SLOTS_MIN &&
            g->submission_slots <= GEOMETRY_SLOTS_MAX && g->event_slots >= GEOMETRY_SLOTS_MIN &&
            g->event_slots <= GEOMETRY_SLOTS_MAX && g->max_requests <= GEOMETRY_REQUESTS_MAX &&
-           g->event_slots >= 2 * g->max_requests + 2 && g->arena_bytes >= GEOMETRY_ARENA_BYTES_MIN &&
+           g->event_slots >= 2 * g->max_requests + 2 &&
+           g->arena_bytes >= GEOMETRY_ARENA_BYTES_MIN &&
            g->arena_bytes <= GEOMETRY_ARENA_BYTES_MAX && g->arena_bytes % LAYOUT_PAGE_BYTES == 0 &&
            g->output_bytes <= GEOMETRY_OUTPUT_BYTES_MAX &&
            g->output_bytes % LAYOUT_PAGE_BYTES == 0 && g->stagger < LAYOUT_STAGGERS;
@@ -307,10 +309,10 @@ enum { BOARD_MAGIC = 0x424c4741 /* "AGLB" */, BOARD_VERSION = 1 };
 enum board_state { BOARD_STARTING = 0, BOARD_SERVING = 1, BOARD_DRAINING = 2 };
 
 struct board_model {
-    char name[64];          /* NUL-terminated */
-    char architecture[32];  /* as in config.json */
-    char folder[256];       /* absolute path; empty for a model without files */
-    uint32_t vocab_size;    /* ids below it are valid in a prompt */
+    char name[64];           /* NUL-terminated */
+    char architecture[32];   /* as in config.json */
+    char folder[256];        /* absolute path; empty for a model without files */
+    uint32_t vocab_size;     /* ids below it are valid in a prompt */
     uint32_t context_tokens; /* prompt and answer together */
     uint32_t eos_ids[BOARD_EOS_MAX];
     uint32_t eos_count;
@@ -338,8 +340,8 @@ struct board {
     char daemon_version[16];
     char backend[32];
     uint64_t start_ns;
-    _Atomic uint32_t state; /* enum board_state */
-    uint32_t model_count;   /* fixed before the first client is let in */
+    _Atomic uint32_t state;        /* enum board_state */
+    uint32_t model_count;          /* fixed before the first client is let in */
     _Atomic uint64_t heartbeat_ns; /* the engine's last turn, CLOCK_MONOTONIC */
     _Atomic uint64_t steps;        /* completed steps of all models */
     _Atomic uint32_t sessions;

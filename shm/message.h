@@ -73,10 +73,10 @@ static_assert(sizeof(struct message_ready) == 16, "layout");
 
 struct message_error {
     struct message_header header;
-    int32_t error;   /* negative errno */
-    uint16_t major;  /* of the daemon */
+    int32_t error;  /* negative errno */
+    uint16_t major; /* of the daemon */
     uint16_t minor;
-    char text[112];  /* NUL-terminated, for people */
+    char text[112]; /* NUL-terminated, for people */
 };
 static_assert(sizeof(struct message_error) == 128, "layout");
 
@@ -95,9 +95,9 @@ union message {
     struct message_wake wake;
 };
 
-#define MESSAGE_INIT(kind_, type)                                                                  \
-    {                                                                                              \
-        .magic = MESSAGE_MAGIC, .kind = (kind_), .bytes = sizeof(type)                             \
+#define MESSAGE_INIT(kind_, type)                                      \
+    {                                                                  \
+        .magic = MESSAGE_MAGIC, .kind = (kind_), .bytes = sizeof(type) \
     }
 
 #endif

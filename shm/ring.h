@@ -86,8 +86,8 @@ static inline int32_t ring_room(struct ring_writer *writer, uint32_t wanted)
     return (int32_t)(writer->slot_count - used);
 }
 
-/* Appends one message of slot_bytes; its first four bytes are ignored. 0; -EAGAIN: no room;
- * -EPROTO as above. */
+/* Appends one message, whose size is slot_bytes; its first four bytes are ignored. 0; -EAGAIN: no
+ * room; -EPROTO as above. */
 static inline int ring_push(struct ring_writer *writer, const void *message)
 {
     int32_t room = ring_room(writer, 1);
@@ -108,10 +108,10 @@ static inline int ring_push(struct ring_writer *writer, const void *message)
  * futex to sleep on. */
 static inline const _Atomic uint32_t *ring_next(const struct ring_reader *reader)
 {
-    return (const _Atomic uint32_t *)(const void *)(reader->slots +
-                                                    (size_t)(reader->head &
-                                                             (reader->slot_count - 1)) *
-                                                        reader->slot_bytes);
+    return (
+        const _Atomic uint32_t *)(const void *)(reader->slots +
+                                                (size_t)(reader->head & (reader->slot_count - 1)) *
+                                                    reader->slot_bytes);
 }
 
 static inline uint32_t ring_expected(const struct ring_reader *reader)
@@ -138,7 +138,8 @@ static inline int ring_is_ready(const struct ring_reader *reader)
     return atomic_load_explicit(ring_next(reader), memory_order_relaxed) == ring_expected(reader);
 }
 
-/* Copies the next message (slot_bytes) out of the ring. 0; -EAGAIN: nothing there yet. */
+/* Copies the next message out of the ring: slot_bytes, so *ret_message must have room for as many.
+ * 0; -EAGAIN: nothing there yet. */
 static inline int ring_pop(struct ring_reader *reader, void *ret_message)
 {
     const _Atomic uint32_t *slot = ring_next(reader);
@@ -148,6 +149,9 @@ static inline int ring_pop(struct ring_reader *reader, void *ret_message)
         return -EAGAIN;
     memcpy((uint8_t *)ret_message + 4, (const uint8_t *)slot + 4, reader->slot_bytes - 4);
     memcpy(ret_message, &expected, 4);
+    /* The compiler may not read the slot a second time instead of the copy: a hostile writer could
+     * change it between a check and a use. */
+    __asm__ volatile("" ::: "memory");
     reader->head++;
     if (reader->head - reader->published >= reader->slot_count / 4)
         ring_return(reader);
