@@ -91,6 +91,13 @@ struct agl_model {
     uint32_t eos_count;
     uint64_t weights_bytes;
     uint64_t bytes_per_token; /* weights read to decode one token alone */
+    uint32_t block_tokens;    /* tokens of one cache block */
+    uint32_t blocks;          /* cache blocks in all */
+    uint32_t blocks_free;     /* the rest of the struct changes while the daemon works */
+    uint64_t prompt_tokens;   /* computed since the daemon's start */
+    uint64_t generated_tokens;
+    uint64_t steps;
+    uint64_t busy_ns; /* spent in those steps */
 };
 
 /* Number of models held by the daemon; 0 or more. */
@@ -101,6 +108,39 @@ int agl_model(const struct agl_client *client, uint32_t index, struct agl_model 
 
 /* The index of the model of that name (NULL: the first). -ENOENT: none, the detail lists them. */
 int agl_model_find(const struct agl_client *client, const char *name);
+
+/* ---- the daemon's state ---------------------------------------------------------------------- */
+
+enum agl_state { AGL_STATE_STARTING = 0, AGL_STATE_SERVING = 1, AGL_STATE_DRAINING = 2 };
+
+struct agl_status {
+    char instance[32];
+    char daemon_version[16];
+    char backend[32];
+    uint32_t daemon_pid;
+    uint32_t state;        /* enum agl_state */
+    uint64_t start_ns;     /* CLOCK_MONOTONIC */
+    uint64_t heartbeat_ns; /* the engine's last sign of life: at most a second or two ago */
+    uint64_t steps;        /* completed by all models */
+    uint32_t model_count;
+    uint32_t sessions;
+    uint32_t requests_queued;
+    uint32_t requests_running;
+    uint64_t sessions_total;
+    uint64_t sessions_broken; /* ended for breaking the contract */
+    uint64_t requests_total;
+    uint64_t requests_refused;
+    uint64_t requests_done;
+};
+
+/* The daemon's state as of now, read from memory that it shares; no system call. */
+int agl_status(const struct agl_client *client, struct agl_status *ret_status);
+
+/* The same without a connection, from the named object /autoglm.INSTANCE (NULL: "default"), up to a
+ * second old; and the first `capacity` models. -ENOENT: no such daemon; -EACCES: not in its group;
+ * -EPROTO: not a board that this library understands. */
+int agl_status_of(const char *instance, struct agl_status *ret_status,
+                  struct agl_model *ret_models, uint32_t capacity);
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
