@@ -1,0 +1,139 @@
+#include "tools/cli.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void print_message(const char *format, va_list arguments)
+{
+    fflush(stdout);
+    fputs("autoglm: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+}
+
+int cli_fail(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    print_message(format, arguments);
+    va_end(arguments);
+    return CLI_FAILED;
+}
+
+int cli_usage(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    print_message(format, arguments);
+    va_end(arguments);
+    fputs("Try 'autoglm --help' or 'autoglm COMMAND --help'.\n", stderr);
+    return CLI_USAGE;
+}
+
+int cli_error(const char *doing, int error)
+{
+    const char *detail = agl_error_detail();
+    if (*detail)
+        return cli_fail("%s: %s: %s", doing, agl_strerror(error), detail);
+    return cli_fail("%s: %s", doing, agl_strerror(error));
+}
+
+bool cli_number(const char *option, const char *text, double least, double most, double *ret_value)
+{
+    char *end = NULL;
+    double value = strtod(text, &end);
+    if (end == text || *end || !isfinite(value) || value < least || value > most) {
+        cli_usage("%s %s: must be a number from %g to %g", option, text, least, most);
+        return false;
+    }
+    *ret_value = value;
+    return true;
+}
+
+bool cli_count(const char *option, const char *text, uint64_t least, uint64_t most,
+               uint64_t *ret_value)
+{
+    char *end = NULL;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (end == text || *end || errno || text[0] == '-' || value < least || value > most) {
+        cli_usage("%s %s: must be a whole number from %llu to %llu", option, text,
+                  (unsigned long long)least, (unsigned long long)most);
+        return false;
+    }
+    *ret_value = value;
+    return true;
+}
+
+char *cli_read_stdin(size_t *ret_bytes)
+{
+    size_t bytes = 0;
+    size_t capacity = 1 << 16;
+    char *text = malloc(capacity);
+    while (text) {
+        bytes += fread(text + bytes, 1, capacity - 1 - bytes, stdin);
+        if (bytes < capacity - 1)
+            break;
+        char *larger = realloc(text, capacity * 2);
+        if (!larger)
+            free(text);
+        text = larger;
+        capacity *= 2;
+    }
+    if (!text) {
+        cli_fail("standard input does not fit into memory");
+        return NULL;
+    }
+    if (ferror(stdin)) {
+        cli_fail("cannot read standard input: %s", strerror(errno));
+        free(text);
+        return NULL;
+    }
+    text[bytes] = 0;
+    *ret_bytes = bytes;
+    return text;
+}
+
+uint32_t *cli_parse_ids(const char *text, uint32_t *ret_count)
+{
+    uint32_t *ids = malloc((strlen(text) / 2 + 1) * sizeof *ids);
+    if (!ids) {
+        cli_fail("not enough memory for the ids");
+        return NULL;
+    }
+    uint32_t count = 0;
+    for (const char *at = text; *at;) {
+        char *end = NULL;
+        unsigned long long id = *at >= '0' && *at <= '9' ? strtoull(at, &end, 10) : UINT64_MAX;
+        if (id > UINT32_MAX || (*end != ',' && *end != 0) || (*end == ',' && end[1] == 0)) {
+            cli_usage("--ids: \"%.20s\" is not a list of ids such as 1,403,407", at);
+            free(ids);
+            return NULL;
+        }
+        ids[count++] = (uint32_t)id;
+        at = *end ? end + 1 : end;
+    }
+    *ret_count = count;
+    return ids;
+}
+
+int cli_connect(struct agl_client **ret_client, const struct agl_options *options)
+{
+    int err = agl_connect(ret_client, options);
+    return err < 0 ? cli_error("cannot connect", err) : 0;
+}
+
+int cli_open_tokenizer(struct agl_tokenizer **ret_tokenizer, const char *path,
+                       const struct agl_model *model)
+{
+    if (!path && !model->folder[0])
+        return cli_fail("model %s has no files and so no tokenizer: use --ids, or name one with "
+                        "--tokenizer PATH",
+                        model->name);
+    int err = agl_tokenizer_open(ret_tokenizer, path ? path : model->folder);
+    return err < 0 ? cli_error("cannot open the tokenizer", err) : 0;
+}
