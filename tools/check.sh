@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Installs what testing needs, builds every preset and runs every test.
+set -euo pipefail
+
+usage='Usage: tools/check.sh [STAGE...]
+Without a STAGE all of them, in this order:
+  format    clang-format is content with the source
+  dev       warnings are errors; every test
+  tidy      clang-tidy is content (after dev)
+  asan      every test under AddressSanitizer and UndefinedBehaviorSanitizer
+  tsan      every test under ThreadSanitizer
+  clang     the tree compiles without a warning with clang too
+  fuzz      every fuzz target for a few seconds (FUZZ_SECONDS, default 10)
+  pages     the manual pages
+  demo      tools/demo.sh, and what it leaves behind'
+stages=(format dev tidy asan tsan clang fuzz pages demo)
+
+cd "$(dirname "$0")/.."
+. tools/packages.sh
+
+case "${1:-}" in
+--help) echo "$usage"; exit 0 ;;
+esac
+for stage in "$@"; do
+    case " ${stages[*]} " in
+    *" $stage "*) ;;
+    *) echo "check.sh: $stage is not a stage." >&2; echo "$usage" >&2; exit 2 ;;
+    esac
+done
+[ $# -gt 0 ] && stages=("$@")
+
+jobs=$(nproc)
+sources() { git ls-files -- '*.c' '*.h'; }
+
+build() { # PRESET: quiet unless it fails
+    local log
+    log=$(mktemp)
+    if ! { cmake --preset "$1" && cmake --build --preset "$1"; } >"$log" 2>&1; then
+        tail -n 60 "$log"
+        rm -f "$log"
+        echo "The build of preset $1 failed; its last lines are above."
+        return 1
+    fi
+    rm -f "$log"
+}
+
+stage_format() {
+    sources | xargs clang-format --dry-run -Werror
+}
+
+stage_dev() {
+    build dev
+    ctest --preset dev -j "$jobs"
+}
+
+stage_tidy() {
+    [ -f build/dev/compile_commands.json ] || build dev
+    git ls-files -- 'client/*.c' 'daemon/*.c' 'kernels/*.c' 'shm/*.c' 'tools/*.c' |
+        xargs -P "$jobs" -n 4 clang-tidy -p build/dev --quiet
+}
+
+stage_asan() {
+    build asan
+    ctest --preset asan -j "$jobs"
+}
+
+stage_tsan() {
+    build tsan
+    ctest --preset tsan -j "$jobs"
+}
+
+stage_clang() {
+    cmake -S . -B build/clang -G Ninja -DCMAKE_C_COMPILER=clang -DAGL_WERROR=ON >/dev/null
+    cmake --build build/clang --target all >/dev/null
+}
+
+stage_fuzz() {
+    build fuzz
+    local target seconds=${FUZZ_SECONDS:-10}
+    for target in build/fuzz/tests/fuzz/fuzz_*; do
+        [ -x "$target" ] && [ -f "$target" ] || continue
+        local name scratch
+        name=$(basename "$target")
+        scratch=$(mktemp -d)
+        echo "$name: $seconds s"
+        "$target" -max_total_time="$seconds" -rss_limit_mb=4096 -print_final_stats=1 \
+            "$scratch" "tests/fuzz/corpus/${name#fuzz_}" >"$scratch.log" 2>&1 ||
+            { tail -n 60 "$scratch.log"; return 1; }
+        grep -E 'stat::number_of_executed_units' "$scratch.log"
+        rm -rf "$scratch" "$scratch.log"
+    done
+}
+
+stage_pages() {
+    mandoc -Tlint -Wwarning docs/man/*.[0-9]
+}
+
+stage_demo() {
+    tools/demo.sh
+}
+
+install_packages "${build_packages[@]}" "${check_packages[@]}"
+export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:strict_string_checks=1}
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1}
+
+failed=()
+for stage in "${stages[@]}"; do
+    printf '\n==> %s\n' "$stage"
+    start=$SECONDS
+    # In a subshell with its own -e, so that the first failing command ends the stage, not the run.
+    set +e
+    (set -e; "stage_$stage")
+    status=$?
+    set -e
+    if [ $status -eq 0 ]; then
+        echo "$stage: passed in $((SECONDS - start)) s"
+    else
+        echo "$stage: FAILED after $((SECONDS - start)) s"
+        failed+=("$stage")
+    fi
+done
+
+echo
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "check.sh: failed: ${failed[*]} (of ${stages[*]}); $SECONDS s"
+    exit 1
+fi
+echo "check.sh: all passed: ${stages[*]}; $SECONDS s"
