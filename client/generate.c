@@ -1,7 +1,6 @@
 /* Prompts, submissions, and the table of requests. Nothing here allocates or locks, and the only
  * system call is the ring of the doorbell of a daemon that sleeps. */
 #include <errno.h>
-#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -186,9 +185,10 @@ static int check_sampling(const struct agl_request *request)
                          (double)request->top_p);
     int err = check_number("top_p", (double)request->top_p, 0.0, 1.0);
     if (err == 0)
-        err = check_number("temperature", (double)request->temperature, 0.0, 1e6);
-    if (err == 0)
-        err = check_number("min_p", (double)request->min_p, 0.0, 1.0);
+        err = check_number("temperature", (double)request->temperature, 0.0, 100.0);
+    if (err == 0 && !(request->min_p >= 0.0f && request->min_p < 1.0f))
+        err = error_set(-EINVAL, "request.min_p is %g, must be at least 0 and less than 1",
+                        (double)request->min_p);
     if (err == 0)
         err = check_number("stop_count", request->stop_count, 0, AGL_STOP_IDS_MAX);
     return err;

@@ -8,8 +8,8 @@
  *   waits                                    publishes
  *     doorbell_announce(word, how)             ring_push()
  *     look again; found: doorbell_awake()      how = doorbell_sleeper(word, &rung)
- *     sleep (futex on the slot, or poll)       DOORBELL_FUTEX: doorbell_wake(slot)
- *     doorbell_awake(word)                     DOORBELL_FD: write to the descriptor
+ *     sleep (futex on the slot, or poll)       DOORBELL_FUTEX: doorbell_wake(every slot just
+ * pushed) doorbell_awake(word)                     DOORBELL_FD: write to the descriptor
  *
  * Both sides pass one full fence between their store and their load, so at least one of them sees
  * the other's store. The words are in the sleeper's own memory; the other side maps them read-only,
@@ -27,7 +27,7 @@
 #endif
 
 /* How a sleeper wants to be woken: the low two bits of its word. The others count its sleeps, so
- * that the other side can ring once a sleep and no more. */
+ * that the other side can ring a descriptor once a sleep and no more. */
 enum doorbell_how { DOORBELL_NONE = 0, DOORBELL_FUTEX = 1, DOORBELL_FD = 2 };
 enum { DOORBELL_HOW_MASK = 3, DOORBELL_COUNT_STEP = 4 };
 
@@ -57,19 +57,29 @@ static inline void doorbell_awake(_Atomic uint32_t *word)
     atomic_store_explicit(word, value & ~(uint32_t)DOORBELL_HOW_MASK, memory_order_relaxed);
 }
 
-/* After publishing: how the other side wants to be woken, DOORBELL_NONE if it is awake or was rung
- * already in this sleep. *rung is private to the caller and starts at 0; value comes from a
- * stranger, so anything unknown counts as awake. */
+/* After publishing: how the other side wants to be woken, DOORBELL_NONE if it is awake. value comes
+ * from a stranger, so anything unknown counts as awake.
+ *
+ * *rung is private to the caller and starts at 0. A ring by descriptor stays until it is read, so
+ * one a sleep is enough and the next calls in the same sleep give DOORBELL_NONE. A wake-up by futex
+ * is gone if nobody sleeps on that slot yet: the sleeper may have read this message already and be
+ * on its way to sleep on the next slot, whose message must find the announcement again. */
 static inline enum doorbell_how doorbell_sleeper(const _Atomic uint32_t *word, uint32_t *rung)
 {
     doorbell_fence();
     /* relaxed: the fence above orders it after the publication. */
     uint32_t value = atomic_load_explicit(word, memory_order_relaxed);
-    uint32_t how = value & DOORBELL_HOW_MASK;
-    if ((how != DOORBELL_FUTEX && how != DOORBELL_FD) || value == *rung)
+    switch (value & DOORBELL_HOW_MASK) {
+    case DOORBELL_FUTEX:
+        return DOORBELL_FUTEX;
+    case DOORBELL_FD:
+        if (value == *rung)
+            return DOORBELL_NONE;
+        *rung = value;
+        return DOORBELL_FD;
+    default:
         return DOORBELL_NONE;
-    *rung = value;
-    return (enum doorbell_how)how;
+    }
 }
 
 /* Sleeps while *word == expected, for at most timeout_ns. 0: woken or changed; -ETIMEDOUT; -EINTR.

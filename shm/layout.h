@@ -45,7 +45,12 @@ enum {
     BOARD_EOS_MAX = 8,
 };
 
-/* What a submission asks for. */
+/* What a submission asks for.
+ *
+ * A request's sequence is kept after its EVENT_DONE if it was accepted with SUBMISSION_KEEP and the
+ * reason is neither DONE_REFUSED nor DONE_FAILED. Once an EXTEND is accepted the sequence is the
+ * new request's and `parent` is no more; if it ends without EVENT_ACCEPTED, `parent` is kept as
+ * before. The entries of both (the low bits of their ids) are taken until then. */
 enum submission_op {
     SUBMISSION_GENERATE = 1,     /* a new sequence from a prompt */
     SUBMISSION_EXTEND = 2,       /* more tokens on the kept sequence of request `parent` */
