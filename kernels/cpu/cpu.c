@@ -1,0 +1,212 @@
+#include "kernels/cpu/cpu.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { PAGE_BYTES = 4096, HUGE_PAGE_BYTES = 2 << 20 };
+
+/* The sets of operations, best first. */
+struct variant {
+    const char *name;
+    const struct backend_ops *ops;
+    int supported;
+};
+
+enum { VARIANTS = 3 };
+
+static void list_variants(struct variant ret_variants[VARIANTS])
+{
+    memset(ret_variants, 0, VARIANTS * sizeof *ret_variants);
+    struct variant *next = ret_variants;
+#if defined(CPU_HAS_X86_VARIANTS)
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+               __builtin_cpu_supports("f16c");
+    int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    *next++ = (struct variant){"avx512", &cpu_ops_avx512, avx512};
+    *next++ = (struct variant){"avx2", &cpu_ops_avx2, avx2};
+#endif
+    *next = (struct variant){"plain", &cpu_ops_plain, 1};
+}
+
+/* `name` NULL: the best that this processor has. */
+static int choose_variant(const char *name, struct variant *ret_variant, const char **ret_why)
+{
+    struct variant variants[VARIANTS];
+    list_variants(variants);
+    for (int i = 0; i < VARIANTS && variants[i].name; i++) {
+        if (name && strcmp(name, variants[i].name) != 0)
+            continue;
+        if (variants[i].supported) {
+            *ret_variant = variants[i];
+            return 0;
+        }
+        if (name) {
+            *ret_why = "this processor lacks the instructions of that variant";
+            return -EINVAL;
+        }
+    }
+    *ret_why = "no such variant on this machine; known are plain and, on x86-64, avx2 and avx512";
+    return -EINVAL;
+}
+
+/* As many as this process may run on. */
+static uint32_t allowed_processors(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) < 0)
+        return 1; /* more processors than the set holds, or none of our business */
+    int count = CPU_COUNT(&set);
+    return count > 0 ? (uint32_t)count : 1;
+}
+
+static uint64_t round_up(uint64_t bytes, uint64_t unit)
+{
+    return (bytes + unit - 1) / unit * unit;
+}
+
+int cpu_alloc(struct backend *backend, uint64_t bytes, void **ret_memory)
+{
+    uint64_t alignment = bytes >= HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : PAGE_BYTES;
+    if (bytes > PTRDIFF_MAX - alignment)
+        return -ENOMEM;
+    uint64_t rounded = round_up(bytes ? bytes : 1, alignment);
+    void *memory = aligned_alloc(alignment, rounded);
+    if (!memory)
+        return -ENOMEM;
+    /* Fewer misses of the address translation; without huge pages it is a little slower, no more.
+     */
+    if (alignment == HUGE_PAGE_BYTES)
+        madvise(memory, rounded, MADV_HUGEPAGE);
+    *ret_memory = memory;
+    return 0;
+}
+
+void cpu_free(struct backend *backend, void *memory, uint64_t bytes)
+{
+    free(memory);
+}
+
+int cpu_upload(struct backend *backend, void *to, const void *from, uint64_t bytes)
+{
+    memcpy(to, from, bytes);
+    return 0;
+}
+
+int cpu_download(struct backend *backend, void *to, const void *from, uint64_t bytes)
+{
+    memcpy(to, from, bytes);
+    return 0;
+}
+
+int cpu_cache_open(struct backend *backend, const struct kv_cache_options *options,
+                   struct kv_cache **ret_cache)
+{
+    if (options->type == TENSOR_BF16 || options->head_dim > CPU_HEAD_DIM_MAX)
+        return -EINVAL;
+    uint64_t bytes = kv_cache_bytes(options);
+    if (bytes == 0)
+        return -EINVAL;
+    struct kv_cache *cache = calloc(1, sizeof *cache);
+    if (!cache)
+        return -ENOMEM;
+    void *memory;
+    int err = cpu_alloc(backend, bytes, &memory);
+    if (err < 0) {
+        free(cache);
+        return err;
+    }
+    cache->options = *options;
+    cache->memory = memory;
+    cache->bytes = bytes;
+    cache->row_bytes = (uint64_t)options->head_dim * tensor_type_bytes(options->type);
+    cache->head_bytes = cache->row_bytes * options->block_tokens;
+    cache->half_bytes = cache->head_bytes * options->kv_heads;
+    cache->block_bytes = cache->half_bytes * 2;
+    cache->layer_bytes = cache->block_bytes * options->blocks;
+    *ret_cache = cache;
+    return 0;
+}
+
+void cpu_cache_close(struct backend *backend, struct kv_cache *cache)
+{
+    if (!cache)
+        return;
+    cpu_free(backend, cache->memory, cache->bytes);
+    free(cache);
+}
+
+int cpu_select_rows(struct backend *backend, const float *in, const uint32_t *indices,
+                    uint32_t count, uint32_t width, float *out)
+{
+    for (uint32_t i = 0; i < count; i++)
+        memcpy(out + (size_t)i * width, in + (size_t)indices[i] * width, width * sizeof *out);
+    return 0;
+}
+
+const char *cpu_describe(const struct backend *backend)
+{
+    return ((const struct cpu_backend *)backend)->description;
+}
+
+void cpu_close(struct backend *backend)
+{
+    struct cpu_backend *cpu = (struct cpu_backend *)backend;
+    pool_close(cpu->pool);
+    cpu_free(backend, cpu->scratch, CPU_SCRATCH_FLOATS * sizeof *cpu->scratch);
+    free(cpu->tiles);
+    free(cpu);
+}
+
+/* The working memory of all operations; what was had on failure, cpu_close() frees. */
+static int alloc_scratch(struct cpu_backend *cpu, uint32_t threads)
+{
+    void *memory;
+    int err = cpu_alloc(&cpu->base, CPU_SCRATCH_FLOATS * sizeof *cpu->scratch, &memory);
+    if (err < 0)
+        return err;
+    cpu->scratch = memory;
+    cpu->tiles = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->tiles, PAGE_BYTES));
+    return cpu->tiles ? 0 : -ENOMEM;
+}
+
+int cpu_open(struct backend **ret_backend, const struct backend_options *options,
+             const char **ret_why)
+{
+    struct variant variant;
+    int err = choose_variant(options->variant, &variant, ret_why);
+    if (err < 0)
+        return err;
+    uint32_t threads = options->threads ? options->threads : allowed_processors();
+    if (threads > POOL_THREADS_MAX) {
+        *ret_why = "more threads than the CPU backend can have (1024)";
+        return -EINVAL;
+    }
+    struct cpu_backend *cpu = calloc(1, sizeof *cpu);
+    if (!cpu)
+        goto no_memory;
+    cpu->base.ops = variant.ops;
+    cpu->variant = variant.name;
+    if (alloc_scratch(cpu, threads) < 0)
+        goto close;
+    err = pool_open(&cpu->pool, threads);
+    if (err < 0) {
+        *ret_why = "the threads of the CPU backend cannot be started";
+        cpu_close(&cpu->base);
+        return err;
+    }
+    snprintf(cpu->description, sizeof cpu->description, "cpu, %u thread%s, %s", threads,
+             threads == 1 ? "" : "s", variant.name);
+    *ret_backend = &cpu->base;
+    return 0;
+
+close:
+    cpu_close(&cpu->base);
+no_memory:
+    *ret_why = "no memory for the CPU backend";
+    return -ENOMEM;
+}

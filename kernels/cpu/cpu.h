@@ -1,0 +1,105 @@
+/*
+ * What the files of the CPU backend share. Each operation's contract is in backend.h.
+ */
+#ifndef AGL_KERNELS_CPU_CPU_H
+#define AGL_KERNELS_CPU_CPU_H
+
+#include "kernels/backend.h"
+#include "kernels/cpu/pool.h"
+#include "kernels/cpu/variant.h"
+
+enum {
+    /* Floats of the matrix scratch: normed inputs, and outputs that wait for their norm. Wider
+     * batches go through it in parts; a row must fit. */
+    CPU_SCRATCH_FLOATS = 1 << 20,
+    CPU_HEAD_DIM_MAX = 512,
+    CPU_TILE_POSITIONS = 16, /* of attention: positions 0..15, 16..31, ... are handled together */
+    CPU_HEADS_AT_ONCE = 8,   /* query heads of a group that share a tile read from the cache */
+};
+
+/* One thread's working memory in attention: a tile of keys and values and the heads' queries and
+ * sums, all padded with zeros to whole vectors. */
+struct cpu_tile {
+    float keys[CPU_TILE_POSITIONS][CPU_HEAD_DIM_MAX];
+    float values[CPU_TILE_POSITIONS][CPU_HEAD_DIM_MAX];
+    float queries[CPU_HEADS_AT_ONCE][CPU_HEAD_DIM_MAX];
+    float sums[CPU_HEADS_AT_ONCE][CPU_HEAD_DIM_MAX];
+};
+
+struct cpu_backend {
+    struct backend base;
+    struct pool *pool;
+    float *scratch;         /* [CPU_SCRATCH_FLOATS] */
+    struct cpu_tile *tiles; /* one a thread */
+    const char *variant;
+    char description[64];
+};
+
+/* Keys and values, [layers, blocks, 2, kv_heads, block_tokens, head_dim]. */
+struct kv_cache {
+    struct kv_cache_options options;
+    char *memory;
+    uint64_t bytes;
+    uint64_t layer_bytes;
+    uint64_t block_bytes;
+    uint64_t half_bytes; /* of a block: its keys, then its values */
+    uint64_t head_bytes; /* of a half: one head's tokens */
+    uint64_t row_bytes;  /* of a head: one token's vector */
+};
+
+/* Opens with one of the tables below; *ret_why as in backend_open(). */
+int cpu_open(struct backend **ret_backend, const struct backend_options *options,
+             const char **ret_why);
+
+/* cpu.c: what no instruction set changes. */
+void cpu_close(struct backend *backend);
+const char *cpu_describe(const struct backend *backend);
+int cpu_alloc(struct backend *backend, uint64_t bytes, void **ret_memory);
+void cpu_free(struct backend *backend, void *memory, uint64_t bytes);
+int cpu_upload(struct backend *backend, void *to, const void *from, uint64_t bytes);
+int cpu_download(struct backend *backend, void *to, const void *from, uint64_t bytes);
+int cpu_cache_open(struct backend *backend, const struct kv_cache_options *options,
+                   struct kv_cache **ret_cache);
+void cpu_cache_close(struct backend *backend, struct kv_cache *cache);
+int cpu_select_rows(struct backend *backend, const float *in, const uint32_t *indices,
+                    uint32_t count, uint32_t width, float *out);
+
+/* The keys (half 0) or values (half 1) of one token and head; `block` is the cache's own number. */
+static inline char *cpu_cache_row(const struct kv_cache *cache, uint32_t layer, uint32_t block,
+                                  uint32_t half, uint32_t kv_head, uint32_t token)
+{
+    return cache->memory + layer * cache->layer_bytes + block * cache->block_bytes +
+           half * cache->half_bytes + kv_head * cache->head_bytes + token * cache->row_bytes;
+}
+
+/* One set of these for each variant; ops.c makes the table. */
+int VARIANT(cpu_embed)(struct backend *backend, const struct tensor *table,
+                       const struct batch *batch, float *out);
+int VARIANT(cpu_linear)(struct backend *backend, const float *in, uint32_t rows, uint32_t width,
+                        const struct rms_norm *norm, const struct linear_output *outputs,
+                        uint32_t count);
+int VARIANT(cpu_rotary_store)(struct backend *backend, const struct attention_shape *shape,
+                              const struct batch *batch, const float *cos_sin, float *q,
+                              const float *k, const float *v, struct kv_cache *cache,
+                              uint32_t layer);
+int VARIANT(cpu_attention)(struct backend *backend, const struct attention_shape *shape,
+                           const struct batch *batch, const float *q, const struct kv_cache *cache,
+                           uint32_t layer, float *out);
+int VARIANT(cpu_gated_silu)(struct backend *backend, float *gate, const float *up, uint32_t rows,
+                            uint32_t width);
+int VARIANT(cpu_linear_add)(struct backend *backend, const float *in, uint32_t rows,
+                            const struct tensor *weight, const struct tensor *bias,
+                            const struct rms_norm *norm, float *residual);
+
+/* out = norm(in) for rows of one width; a pool's loop over rows. Used by linear. */
+void VARIANT(cpu_norm_rows)(struct pool *pool, const struct rms_norm *norm, const float *in,
+                            uint32_t rows, uint32_t width, float *out);
+/* residual += norm(in) */
+void VARIANT(cpu_norm_add_rows)(struct pool *pool, const struct rms_norm *norm, const float *in,
+                                uint32_t rows, uint32_t width, float *residual);
+
+extern const struct backend_ops cpu_ops_plain;
+extern const struct backend_ops cpu_ops_avx2;
+extern const struct backend_ops cpu_ops_avx512;
+
+#endif
