@@ -19,6 +19,7 @@ enum {
     MODEL_PATH_BYTES = 256,
     MODEL_EOS_MAX = 8,
     MODEL_LAYERS_MAX = 512,
+    MODEL_CONTEXT_MAX = 1 << 24,
 };
 
 enum model_architecture {
@@ -62,6 +63,8 @@ struct model_config {
     double rope_low_freq_factor;   /* LLAMA3 */
     double rope_high_freq_factor;  /* LLAMA3 */
     uint32_t rope_original_tokens; /* LLAMA3, YARN */
+    double rope_beta_fast;         /* YARN */
+    double rope_beta_slow;         /* YARN */
     double rope_attention_factor;  /* YARN: cosines and sines are multiplied by it; else 1 */
 
     uint32_t eos_ids[MODEL_EOS_MAX];
@@ -99,7 +102,9 @@ struct model_options {
     bool direct_io;          /* read around the page cache where the file is not in it */
 };
 
-/* Reads folder/config.json alone. -EINVAL, -ENOTSUP with file, field and value in *failure. */
+/* Reads all of the folder but its weights: config.json, the stop ids of generation_config.json and
+ * the tokenizer's size. qkv_bias and tied_head are what config.json says; model_open() then sees
+ * what the weights have. -EINVAL, -ENOTSUP with file, field and value in *failure. */
 int model_config_read(struct model_config *ret_config, const char *folder, struct failure *failure);
 
 /* Opens the model in `folder` ("echo:" for the echo model): reads its configuration, computes the
