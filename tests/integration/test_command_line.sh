@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# The stable forms of the command line, against the bundled model.
+set -euo pipefail
+autoglmd=$1 autoglm=$2 root=$3
+work=$(mktemp -d)
+daemon=
+trap 'kill $daemon 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$work"' EXIT
+model=$root/models/story-glm
+
+fail() { echo "test_command_line: $*" >&2; exit 1; }
+same() { [ "$1" = "$2" ] || fail "$3: expected '$1', got '$2'"; }
+# refuses WHAT STATUS WORDS COMMAND...: the command fails so, and its message has these words.
+refuses() {
+    local what=$1 expected=$2 words=$3 status=0
+    shift 3
+    "$@" >"$work/out" 2>"$work/err" </dev/null || status=$?
+    same "$expected" "$status" "$what: exit status"
+    grep -qF -- "$words" "$work/err" || { cat "$work/err" >&2; fail "$what: the message lacks '$words'"; }
+}
+
+# Without a daemon.
+refuses 'no daemon' 1 "$work/none" "$autoglm" status --socket "$work/none"
+refuses 'no command' 2 Usage "$autoglm"
+refuses 'wrong command' 2 'speak is not a command' "$autoglm" speak
+refuses 'wrong option' 2 -- "$autoglm" run --loud
+refuses 'wrong number' 2 '-n x' "$autoglm" run -n x hello
+"$autoglm" --help | grep -q tokenize
+"$autoglm" --version | grep -q '^autoglm [0-9]'
+
+# tokenize, to ids and back.
+text='Once upon a time, there was a fox. <|user|> 你好 👍'
+ids=$(printf %s "$text" | "$autoglm" tokenize --tokenizer "$model")
+same "$text" "$(printf %s "$ids" | "$autoglm" tokenize --tokenizer "$model" --decode)" 'round trip'
+printf %s "$ids" | python3 -c 'import json,sys; ids = json.load(sys.stdin); assert ids and max(ids) < 4096, ids'
+chat=$(printf '[{"role":"user","content":"<|user|>"}]' | "$autoglm" tokenize --tokenizer "$model" --chat)
+special=$(python3 - "$chat" "$model" <<'P'
+import json, sys
+ids = json.loads(sys.argv[1])
+added = {t["content"]: t["id"] for t in json.load(open(sys.argv[2] + "/tokenizer.json"))["added_tokens"]}
+assert ids[0] == added["[gMASK]"] and ids[1] == added["<sop>"] and ids[2] == added["<|user|>"], ids
+assert ids[-1] == added["<|assistant|>"] and ids.count(added["<|user|>"]) == 1, ids
+print("plain")
+P
+)
+same plain "$special" 'user text never becomes a special token'
+refuses 'no tokenizer' 1 "$work" "$autoglm" tokenize --tokenizer "$work"
+
+# The daemon, in the foreground and without a configuration file.
+refuses 'no model' 1 model "$autoglmd" --socket "$work/socket"
+refuses 'no such model' 1 "$work/nothing" "$autoglmd" --model "a=$work/nothing" --socket "$work/socket"
+refuses 'wrong flag' 2 -- "$autoglmd" --sokcet "$work/socket"
+export AUTOGLM_SOCKET=$work/socket
+"$autoglmd" --model story-glm="$model" --model echo=echo: --socket "$AUTOGLM_SOCKET" \
+    --instance "cli-$$" --cache-type f32 2>"$work/log" &
+daemon=$!
+for _ in $(seq 400); do [ -S "$AUTOGLM_SOCKET" ] && break; sleep 0.05; done
+
+# run by ids, held against the reference that transformers computed in float64.
+python3 - "$model/reference.json" "$autoglm" <<'P'
+import json, subprocess, sys
+reference = json.load(open(sys.argv[1]))
+held = 0
+for case in reference["cases"]:
+    out = subprocess.run([sys.argv[2], "run", "--model", "story-glm", "--ids",
+                          ",".join(map(str, case["prompt"])), "-n", str(len(case["greedy"])), "-t", "0",
+                          "--ignore-eos", "--output", "ids"], check=True, capture_output=True, text=True).stdout
+    ids = [int(i) for i in out.strip().split(",")]
+    assert len(ids) == len(case["greedy"]), (len(ids), len(case["greedy"]))
+    for step, (ours, theirs, margin) in enumerate(zip(ids, case["greedy"], case["margins"])):
+        if margin < 1e-3:  # too close to call in float32: what follows may differ
+            break
+        assert ours == theirs, f"step {step}: {ours}, reference {theirs}, margin {margin}"
+        held += 1
+assert held > 100, held
+print(f"{held} greedy ids as in the reference")
+P
+
+same "$(printf '7,8,9,7,8')" "$("$autoglm" run --model echo --ids 7,8,9 -n 5 --output ids)" 'echo'
+"$autoglm" run --model echo --ids 7 -n 2 --output json | python3 -c '
+import json, sys
+answer = json.load(sys.stdin)
+assert answer["ids"] == [7, 7] and answer["reason"] == "length", answer'
+first=$("$autoglm" run -t 0.8 --seed 5 -n 60 'Tell me a story about a cat.')
+same "$first" "$("$autoglm" --socket "$AUTOGLM_SOCKET" run -t 0.8 --seed 5 -n 60 'Tell me a story about a cat.')" 'same seed'
+[ "$first" != "$("$autoglm" run -t 0.8 --seed 6 -n 60 'Tell me a story about a cat.')" ] || fail 'the seed changes nothing'
+same "$first" "$(printf 'Tell me a story about a cat.' | "$autoglm" run -t 0.8 --seed 5 -n 60)" 'prompt from stdin'
+[ ${#first} -gt 40 ] || fail "the answer is too short: $first"
+"$autoglm" run --stats -n 20 Hello 2>&1 >/dev/null | grep -q 'share of memory bandwidth'
+refuses 'wrong model' 1 story-glm "$autoglm" run --model other Hello
+refuses 'id out of range' 1 refused "$autoglm" run --ids 99999999 --output ids
+refuses 'prompt too long' 1 refused "$autoglm" run --ids "$(seq -s, 5000 | sed 's/[0-9]*/1/g')" --output ids
+refuses 'no tokenizer' 1 echo "$autoglm" run --model echo Hello
+
+# A conversation keeps its sequence: the second turn computes only its own tokens.
+printf 'My name is Tom.\nWhat is my name?\n/new\nHello!\n' | "$autoglm" chat --stats -n 40 >"$work/chat" 2>"$work/stats"
+same 3 "$(grep -c 'generated tokens' "$work/stats")" 'three turns'
+same 1 "$(grep -c 'from the cache' "$work/stats")" 'one of them continued'
+
+"$autoglm" status | grep -q 'model story-glm (GlmForCausalLM)'
+"$autoglm" status --json | python3 -c '
+import json, sys
+status = json.load(sys.stdin)
+assert status["state"] == "serving" and len(status["models"]) == 2, status
+assert status["models"][0]["blocks_free"] == status["models"][0]["blocks"], status'
+"$autoglm" status --instance "cli-$$" | grep -q 'instance cli-'
+
+kill "$daemon"
+wait "$daemon" || fail "autoglmd ended with status $?"
+daemon=
+[ ! -e "$AUTOGLM_SOCKET" ] || fail 'the socket is still there'
+[ ! -e "/dev/shm/autoglm.cli-$$" ] || fail 'the board is still there'
+echo 'command line: all right'
