@@ -1,0 +1,356 @@
+#include "daemon/model_bind.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/json.h"
+
+enum { NAME_BYTES = 128, TENSORS_PER_LAYER = 16, TENSORS_OUTSIDE = 3 };
+
+/* The names of one layout. Those of a layer follow its prefix and number. */
+struct layout {
+    const char *embedding, *final_norm, *head;
+    const char *layers; /* "model.layers." */
+    const char *attention_norm, *attention_post_norm, *ffn_norm, *ffn_post_norm;
+    const char *q, *k, *v; /* without ".weight"; k and v NULL: all three are in q */
+    const char *o;
+    const char *gate, *up, *down; /* up NULL: it is in gate, behind it */
+};
+
+static const struct layout CHATGLM_LAYOUT = {
+    .embedding = "transformer.embedding.word_embeddings.weight",
+    .final_norm = "transformer.encoder.final_layernorm.weight",
+    .head = "transformer.output_layer.weight",
+    .layers = "transformer.encoder.layers.",
+    .attention_norm = "input_layernorm.weight",
+    .attention_post_norm = "post_self_attn_layernorm.weight",
+    .ffn_norm = "post_attention_layernorm.weight",
+    .ffn_post_norm = "post_mlp_layernorm.weight",
+    .q = "self_attention.query_key_value",
+    .o = "self_attention.dense.weight",
+    .gate = "mlp.dense_h_to_4h.weight",
+    .down = "mlp.dense_4h_to_h.weight",
+};
+
+#define HF_NAMES                                                                                 \
+    .embedding = "model.embed_tokens.weight", .final_norm = "model.norm.weight",                 \
+    .head = "lm_head.weight", .layers = "model.layers.",                                         \
+    .attention_norm = "input_layernorm.weight",                                                  \
+    .attention_post_norm = "post_self_attn_layernorm.weight",                                    \
+    .ffn_norm = "post_attention_layernorm.weight", .ffn_post_norm = "post_mlp_layernorm.weight", \
+    .q = "self_attn.q_proj", .k = "self_attn.k_proj", .v = "self_attn.v_proj",                   \
+    .o = "self_attn.o_proj.weight", .down = "mlp.down_proj.weight"
+
+static const struct layout GLM_LAYOUT = {HF_NAMES, .gate = "mlp.gate_up_proj.weight"};
+static const struct layout LLAMA_LAYOUT = {HF_NAMES, .gate = "mlp.gate_proj.weight",
+                                           .up = "mlp.up_proj.weight"};
+
+static const struct layout *layout_of(const struct model_config *config)
+{
+    switch (config->architecture) {
+    case MODEL_CHATGLM:
+        return &CHATGLM_LAYOUT;
+    case MODEL_GLM:
+    case MODEL_GLM4:
+        return &GLM_LAYOUT;
+    default:
+        return &LLAMA_LAYOUT;
+    }
+}
+
+struct binder {
+    const struct checkpoint *checkpoint;
+    const char *folder;
+    const struct layout *layout;
+    bool *used; /* [checkpoint->tensor_count] */
+    struct weights_want *wants;
+    size_t count;
+    struct failure *failure;
+};
+
+__attribute__((format(printf, 2, 3))) static const struct safetensors_tensor *
+find(const struct binder *binder, const char *format, ...)
+{
+    char name[NAME_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(name, sizeof name, format, arguments);
+    va_end(arguments);
+    return checkpoint_find(binder->checkpoint, name);
+}
+
+/* "[64, 128]" */
+static void print_shape(char *text, size_t bytes, const struct safetensors_tensor *tensor)
+{
+    size_t used = (size_t)snprintf(text, bytes, "[");
+    for (uint32_t i = 0; i < tensor->dimensions && used < bytes; i++)
+        used += (size_t)snprintf(text + used, bytes - used, "%s%llu", i ? ", " : "",
+                                 (unsigned long long)tensor->shape[i]);
+    if (used < bytes)
+        snprintf(text + used, bytes - used, "]");
+}
+
+static int check_shape(const struct binder *binder, const struct safetensors_tensor *tensor,
+                       uint32_t rows, uint32_t cols)
+{
+    bool vector = rows == 1;
+    bool fits =
+        vector ? tensor->dimensions == 1 && tensor->shape[0] == cols
+               : tensor->dimensions == 2 && tensor->shape[0] == rows && tensor->shape[1] == cols;
+    if (fits)
+        return 0;
+    char shape[96], wanted[32];
+    print_shape(shape, sizeof shape, tensor);
+    if (vector)
+        snprintf(wanted, sizeof wanted, "[%u]", cols);
+    else
+        snprintf(wanted, sizeof wanted, "[%u, %u]", rows, cols);
+    return failure_set(binder->failure, -EINVAL,
+                       "%s: tensor %s: shape is %s, config.json asks for %s",
+                       binder->checkpoint->files[tensor->file_index].path,
+                       json_quote(tensor->name).text, shape, wanted);
+}
+
+/* Wants a tensor: a matrix, or a vector with rows 1. */
+__attribute__((format(printf, 5, 6))) static int want(struct binder *binder,
+                                                      struct tensor *ret_tensor, uint32_t rows,
+                                                      uint32_t cols, const char *format, ...)
+{
+    char name[NAME_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(name, sizeof name, format, arguments);
+    va_end(arguments);
+    const struct safetensors_tensor *source = checkpoint_find(binder->checkpoint, name);
+    if (!source)
+        return failure_set(binder->failure, -EINVAL, "%s: tensor \"%s\" is missing", binder->folder,
+                           name);
+    enum tensor_type type;
+    if (!safetensors_tensor_type(source, &type))
+        return failure_set(binder->failure, -ENOTSUP,
+                           "%s: tensor \"%s\": dtype %s is not supported: F32, F16 and BF16 are",
+                           binder->checkpoint->files[source->file_index].path, name, source->type);
+    int err = check_shape(binder, source, rows, cols);
+    if (err < 0)
+        return err;
+    binder->used[source - binder->checkpoint->tensors] = true;
+    binder->wants[binder->count++] = (struct weights_want){
+        .source = source, .ret_tensor = ret_tensor, .rows = rows, .cols = cols};
+    return 0;
+}
+
+static int want_qkv(struct binder *binder, struct model_layer *layer,
+                    const struct model_config *config, uint32_t index, const char *kind)
+{
+    const struct layout *layout = binder->layout;
+    bool bias = strcmp(kind, "bias") == 0;
+    uint32_t q_rows = config->heads * config->head_dim;
+    uint32_t kv_rows = config->kv_heads * config->head_dim;
+    struct {
+        const char *name;
+        struct tensor *tensor;
+        uint32_t rows;
+    } parts[] = {
+        {layout->q, bias ? &layer->q_bias : &layer->q, layout->k ? q_rows : q_rows + 2 * kv_rows},
+        {layout->k, bias ? &layer->k_bias : &layer->k, kv_rows},
+        {layout->v, bias ? &layer->v_bias : &layer->v, kv_rows},
+    };
+    for (size_t i = 0; i < (layout->k ? 3 : 1); i++) {
+        int err = want(binder, parts[i].tensor, bias ? 1 : parts[i].rows,
+                       bias ? parts[i].rows : config->dim, "%s%u.%s.%s", layout->layers, index,
+                       parts[i].name, kind);
+        if (err < 0)
+            return err;
+    }
+    return 0;
+}
+
+static int want_ffn(struct binder *binder, struct model_layer *layer,
+                    const struct model_config *config, uint32_t index)
+{
+    const struct layout *layout = binder->layout;
+    int err = want(binder, &layer->gate, layout->up ? config->ffn_dim : 2 * config->ffn_dim,
+                   config->dim, "%s%u.%s", layout->layers, index, layout->gate);
+    if (err == 0 && layout->up)
+        err = want(binder, &layer->up, config->ffn_dim, config->dim, "%s%u.%s", layout->layers,
+                   index, layout->up);
+    if (err == 0)
+        err = want(binder, &layer->down, config->dim, config->ffn_dim, "%s%u.%s", layout->layers,
+                   index, layout->down);
+    return err;
+}
+
+static int want_norms(struct binder *binder, struct model_layer *layer,
+                      const struct model_config *config, uint32_t index)
+{
+    const struct layout *layout = binder->layout;
+    struct {
+        const char *name;
+        struct tensor *tensor;
+    } norms[] = {
+        {layout->attention_norm, &layer->attention_norm},
+        {layout->ffn_norm, &layer->ffn_norm},
+        {layout->attention_post_norm, &layer->attention_post_norm},
+        {layout->ffn_post_norm, &layer->ffn_post_norm},
+    };
+    for (size_t i = 0; i < (config->sandwich_norms ? 4 : 2); i++) {
+        int err = want(binder, norms[i].tensor, 1, config->dim, "%s%u.%s", layout->layers, index,
+                       norms[i].name);
+        if (err < 0)
+            return err;
+    }
+    return 0;
+}
+
+static int want_layer(struct binder *binder, struct model *model, uint32_t index)
+{
+    const struct model_config *config = &model->config;
+    struct model_layer *layer = &model->layers[index];
+    int err = want_norms(binder, layer, config, index);
+    if (err == 0)
+        err = want_qkv(binder, layer, config, index, "weight");
+    if (err == 0 && config->qkv_bias)
+        err = want_qkv(binder, layer, config, index, "bias");
+    if (err == 0)
+        err = want(binder, &layer->o, config->dim, config->heads * config->head_dim, "%s%u.%s",
+                   binder->layout->layers, index, binder->layout->o);
+    return err < 0 ? err : want_ffn(binder, layer, config, index);
+}
+
+/* What the tensors tell and config.json may not. A head that config.json promises and the file
+ * lacks is missed by name. */
+static void settle_config(const struct binder *binder, struct model_config *config,
+                          const struct model_config_hints *hints)
+{
+    const struct layout *layout = binder->layout;
+    if (find(binder, "%s0.%s.bias", layout->layers, layout->q))
+        config->qkv_bias = true;
+    if (config->architecture == MODEL_CHATGLM &&
+        find(binder, "%s0.%s", layout->layers, layout->attention_post_norm))
+        config->sandwich_norms = true;
+    if (!hints->untied_said && !find(binder, "%s", layout->head))
+        config->tied_head = true;
+}
+
+/* Whether a tensor stands in one of the model's own layers, where everything counts. */
+static bool is_in_layers(const struct binder *binder, const char *name, uint32_t layers)
+{
+    size_t length = strlen(binder->layout->layers);
+    if (strncmp(name, binder->layout->layers, length) != 0)
+        return false;
+    return strtoul(name + length, NULL, 10) < layers;
+}
+
+/* What is left over in a layer would change what the layer computes: biases and norms that we do
+ * not have, scales of quantised weights. Elsewhere it is counted. */
+static int check_leftovers(const struct binder *binder, const struct model_config *config,
+                           size_t *ret_ignored)
+{
+    size_t ignored = 0;
+    for (size_t i = 0; i < binder->checkpoint->tensor_count; i++) {
+        const struct safetensors_tensor *tensor = &binder->checkpoint->tensors[i];
+        if (binder->used[i] || strstr(tensor->name, "inv_freq"))
+            continue; /* frequencies are computed */
+        if (is_in_layers(binder, tensor->name, config->layers))
+            return failure_set(binder->failure, -ENOTSUP,
+                               "%s: tensor %s: a layer of %s has no place for it",
+                               binder->checkpoint->files[tensor->file_index].path,
+                               json_quote(tensor->name).text, config->architecture_name);
+        ignored++;
+    }
+    *ret_ignored = ignored;
+    return 0;
+}
+
+static int bind_all(struct binder *binder, struct model *model, size_t *ret_ignored)
+{
+    const struct model_config *config = &model->config;
+    const struct layout *layout = binder->layout;
+    int err =
+        want(binder, &model->embedding, config->vocab_rows, config->dim, "%s", layout->embedding);
+    for (uint32_t i = 0; i < config->layers && err == 0; i++)
+        err = want_layer(binder, model, i);
+    if (err == 0)
+        err = want(binder, &model->final_norm, 1, config->dim, "%s", layout->final_norm);
+    if (err == 0 && !config->tied_head)
+        err = want(binder, &model->head, config->vocab_rows, config->dim, "%s", layout->head);
+    return err < 0 ? err : check_leftovers(binder, config, ret_ignored);
+}
+
+int model_bind(struct model_binding *ret_binding, struct model *model,
+               const struct model_config_hints *hints, const struct checkpoint *checkpoint,
+               struct failure *failure)
+{
+    size_t capacity = (size_t)model->config.layers * TENSORS_PER_LAYER + TENSORS_OUTSIDE;
+    struct binder binder = {.checkpoint = checkpoint,
+                            .folder = model->folder,
+                            .layout = layout_of(&model->config),
+                            .failure = failure,
+                            .used = calloc(checkpoint->tensor_count + 1, sizeof(bool)),
+                            .wants = calloc(capacity, sizeof *binder.wants)};
+    int err = 0;
+    size_t ignored = 0;
+    if (!binder.used || !binder.wants) {
+        err = failure_set(failure, -ENOMEM, "no memory for a table of %zu tensors", capacity);
+    } else {
+        settle_config(&binder, &model->config, hints);
+        err = bind_all(&binder, model, &ignored);
+    }
+    free(binder.used);
+    if (err < 0) {
+        free(binder.wants);
+        return err;
+    }
+    *ret_binding = (struct model_binding){
+        .wants = binder.wants, .count = binder.count, .ignored_tensors = ignored};
+    return 0;
+}
+
+void model_binding_fini(struct model_binding *binding)
+{
+    free(binding->wants);
+    *binding = (struct model_binding){0};
+}
+
+/* Elements [first, first + count) of a vector. */
+static struct tensor vector_part(struct tensor vector, uint32_t first, uint32_t count)
+{
+    vector.data = (const char *)vector.data + (size_t)first * tensor_type_bytes(vector.type);
+    vector.cols = count;
+    return vector;
+}
+
+static void part_qkv(struct model_layer *layer, const struct model_config *config)
+{
+    uint32_t q_rows = config->heads * config->head_dim;
+    uint32_t kv_rows = config->kv_heads * config->head_dim;
+    struct tensor all = layer->q, bias = layer->q_bias;
+    layer->q = tensor_rows(all, 0, q_rows);
+    layer->k = tensor_rows(all, q_rows, kv_rows);
+    layer->v = tensor_rows(all, q_rows + kv_rows, kv_rows);
+    if (!bias.data)
+        return;
+    layer->q_bias = vector_part(bias, 0, q_rows);
+    layer->k_bias = vector_part(bias, q_rows, kv_rows);
+    layer->v_bias = vector_part(bias, q_rows + kv_rows, kv_rows);
+}
+
+void model_part(struct model *model)
+{
+    const struct model_config *config = &model->config;
+    const struct layout *layout = layout_of(config);
+    for (uint32_t i = 0; i < config->layers; i++) {
+        struct model_layer *layer = &model->layers[i];
+        if (!layout->k)
+            part_qkv(layer, config);
+        if (!layout->up) {
+            layer->up = tensor_rows(layer->gate, config->ffn_dim, config->ffn_dim);
+            layer->gate = tensor_rows(layer->gate, 0, config->ffn_dim);
+        }
+    }
+    if (config->tied_head)
+        model->head = model->embedding;
+}

@@ -1,0 +1,60 @@
+/*
+ * Tensors from a checkpoint's files to their place in the backend's memory: planned first, refused
+ * with the figures if the memory is not there, then read in few large reads.
+ */
+#ifndef AGL_DAEMON_WEIGHTS_H
+#define AGL_DAEMON_WEIGHTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/checkpoint.h"
+#include "daemon/failure.h"
+#include "daemon/reader.h"
+#include "kernels/backend.h"
+
+/* One tensor that is needed, and where its description goes. */
+struct weights_want {
+    const struct safetensors_tensor *source; /* its type is one of the kernels' */
+    struct tensor *ret_tensor;
+    uint32_t rows;
+    uint32_t cols;
+};
+
+struct weights_options {
+    uint64_t memory_bytes; /* refuse what needs more; 0: what the machine has free */
+    enum reader_path path;
+    enum reader_cache cache;
+    uint32_t block_bytes;                                /* of the reader; 0: its own choice */
+    void (*progress)(void *context, uint64_t done_bytes, /* as the reader's */
+                     uint64_t total_bytes);
+    void *progress_context;
+    const atomic_bool *cancel;
+};
+
+/* For the log. */
+struct weights_report {
+    struct reader_stats reading;
+    uint64_t memory_bytes;  /* taken from the backend */
+    uint64_t weights_bytes; /* of the tensors alone */
+    size_t ignored_tensors; /* in the files, but no part of the model: filled by model.c */
+};
+
+struct weights {
+    void *memory; /* of the backend */
+    uint64_t memory_bytes;
+    struct weights_report report;
+};
+
+/* Reads all wants from the checkpoint, whose folder is for the messages, and fills their tensors.
+ * wants is sorted on return. -ENOMEM with the figures; -ESTALE the files changed; -ECANCELED; the
+ * errno of a read, with file, tensor and offset. */
+int weights_open(struct weights **ret_weights, const struct checkpoint *checkpoint,
+                 const char *folder, struct weights_want *wants, size_t count,
+                 struct backend *backend, const struct weights_options *options,
+                 struct failure *failure);
+
+/* NULL does nothing. */
+void weights_close(struct weights *weights, struct backend *backend);
+
+#endif
