@@ -294,7 +294,8 @@ uint32_t agl_tokenizer_size(const struct agl_tokenizer *tokenizer);
 /* Turns `bytes` bytes of text into ids. The text is taken as plain text: nothing in it ever becomes
  * a special token. Any bytes are accepted; those that are not UTF-8 are split byte by byte.
  * Returns the number of ids the text has, of which the first `capacity` were written to ret_ids (so
- * call again with more room if it is larger); -E2BIG: more than INT32_MAX; -ENOMEM. */
+ * call again with more room if it is larger); -E2BIG: more than INT32_MAX; -EILSEQ: the vocabulary
+ * has no token for one of its bytes (no GLM vocabulary lacks any); -ENOMEM. */
 int agl_encode(const struct agl_tokenizer *tokenizer, const char *text, size_t bytes,
                uint32_t *ret_ids, size_t capacity);
 
@@ -311,7 +312,7 @@ int agl_token_is_special(const struct agl_tokenizer *tokenizer, uint32_t id);
 
 /* Turns ids into text, special tokens included by their text, incomplete UTF-8 as U+FFFD. Returns
  * the number of bytes the text has, of which the first `capacity` were written (no NUL is added).
- * -EINVAL: no such id. */
+ * -EINVAL: no such id; -E2BIG: more than INT32_MAX bytes. */
 int agl_decode(const struct agl_tokenizer *tokenizer, const uint32_t *ids, size_t count,
                char *ret_text, size_t capacity);
 
@@ -338,7 +339,8 @@ struct agl_message {
 
 enum agl_chat_flags {
     AGL_CHAT_GENERATE = 1 << 0, /* end with the header that the model's answer follows */
-    AGL_CHAT_CONTINUE = 1 << 1  /* these messages continue a sequence: no opening tokens */
+    AGL_CHAT_CONTINUE = 1 << 1  /* these messages go on behind an answer (agl_request.continues): no
+                                   opening tokens, but what the format wants behind an answer */
 };
 
 /* Renders messages to ids by the model's chat format. Contents stay plain text. Returns the number
