@@ -1,0 +1,163 @@
+/*
+ * Bit for bit: a row's result depends on that row alone.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/conformance/data.h"
+#include "tests/support/test.h"
+
+enum { ROWS = 33 };
+
+struct layer {
+    uint32_t in, out;
+    struct values norm_weight, weight, bias, post_weight;
+    struct rms_norm norm, post_norm;
+};
+
+static struct layer make_layer(struct random *random, enum tensor_type type, uint32_t in,
+                               uint32_t out)
+{
+    struct layer layer = {.in = in,
+                          .out = out,
+                          .norm_weight = values_random(random, type, 1, in, 1.0),
+                          .weight = values_random(random, type, out, in, 1.0),
+                          .bias = values_random(random, type, 1, out, 1.0),
+                          .post_weight = values_random(random, type, 1, out, 1.0)};
+    layer.norm = (struct rms_norm){.weight = layer.norm_weight.tensor, .eps = 1e-5f};
+    layer.post_norm = (struct rms_norm){.weight = layer.post_weight.tensor, .eps = 1e-5f};
+    return layer;
+}
+
+static void free_layer(struct layer *layer)
+{
+    values_free(&layer->norm_weight);
+    values_free(&layer->weight);
+    values_free(&layer->bias);
+    values_free(&layer->post_weight);
+}
+
+/* norm + linear + bias, silu, then the sum with the residual (the input's first columns), with and
+ * without a norm of its own: all operations that mix no rows. ret_out: [rows, 3 * out] */
+static void run(struct backend *backend, const struct layer *layer, const float *in, uint32_t rows,
+                float *ret_out)
+{
+    size_t count = (size_t)rows * layer->out;
+    float *parts[3];
+    for (int i = 0; i < 3; i++) {
+        parts[i] = malloc(count * sizeof(float));
+        assert_non_null(parts[i]);
+        for (size_t j = 0; j < count; j++)
+            parts[i][j] = in[j / layer->out * layer->in + j % layer->out % layer->in];
+    }
+    struct linear_output output = {layer->weight.tensor, layer->bias.tensor, parts[0]};
+    const struct backend_ops *ops = backend->ops;
+    assert_int_equal(ops->linear(backend, in, rows, layer->in, &layer->norm, &output, 1), 0);
+    assert_int_equal(
+        ops->linear_add(backend, in, rows, &layer->weight.tensor, NULL, NULL, parts[1]), 0);
+    assert_int_equal(ops->linear_add(backend, in, rows, &layer->weight.tensor, &layer->bias.tensor,
+                                     &layer->post_norm, parts[2]),
+                     0);
+    assert_int_equal(ops->gated_silu(backend, parts[0], parts[1], rows, layer->out), 0);
+    for (size_t row = 0; row < rows; row++)
+        for (size_t i = 0; i < 3; i++)
+            memcpy(ret_out + (row * 3 + i) * layer->out, parts[i] + row * layer->out,
+                   layer->out * sizeof(float));
+    for (int i = 0; i < 3; i++)
+        free(parts[i]);
+}
+
+/* Runs `rows` of the inputs in an order of the seed's, and compares each with its row alone. */
+static void check_batch(struct backend *backend, const struct layer *layer, const float *in,
+                        const float *alone, uint32_t rows, uint64_t seed)
+{
+    uint32_t order[ROWS];
+    struct random random = {seed};
+    for (uint32_t i = 0; i < ROWS; i++) {
+        uint32_t j = random_u32(&random) % (i + 1);
+        order[i] = order[j];
+        order[j] = i;
+    }
+    size_t width = (size_t)layer->out * 3;
+    float *batch = malloc((size_t)rows * layer->in * sizeof *batch);
+    float *out = malloc(rows * width * sizeof *out);
+    assert_true(batch && out);
+    for (uint32_t i = 0; i < rows; i++)
+        memcpy(batch + (size_t)i * layer->in, in + (size_t)order[i] * layer->in,
+               layer->in * sizeof *in);
+    run(backend, layer, batch, rows, out);
+    for (uint32_t i = 0; i < rows; i++)
+        assert_memory_equal(out + i * width, alone + order[i] * width, width * sizeof *out);
+    free(batch);
+    free(out);
+}
+
+static void check_layer(const char *variant, const struct layer *layer, uint64_t seed)
+{
+    struct random random = {seed};
+    float *in = random_floats(&random, (size_t)ROWS * layer->in, 2.0f);
+    size_t width = (size_t)layer->out * 3;
+    float *alone = malloc(ROWS * width * sizeof *alone);
+    assert_non_null(alone);
+    struct backend *backend = open_variant(variant, 1);
+    for (uint32_t row = 0; row < ROWS; row++)
+        run(backend, layer, in + (size_t)row * layer->in, 1, alone + row * width);
+    backend_close(backend);
+
+    for (uint32_t threads = 1; threads <= 4; threads++) {
+        backend = open_variant(variant, threads);
+        for (uint32_t rows = 1; rows <= ROWS; rows += threads == 1 ? 1 : 5)
+            check_batch(backend, layer, in, alone, rows, seed + rows);
+        backend_close(backend);
+    }
+    free(alone);
+    free(in);
+}
+
+static void a_row_comes_out_the_same_in_any_batch_order_and_number_of_threads(void **state)
+{
+    static const uint32_t shapes[][2] = {{64, 172}, {172, 64}, {33, 7}, {5, 18}, {1000, 300}};
+    static const enum tensor_type types[] = {TENSOR_F32, TENSOR_F16, TENSOR_BF16};
+    struct random random = {1};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+            struct layer layer = make_layer(&random, types[t], shapes[s][0], shapes[s][1]);
+            for (const char *const *variant = runnable_variants(); *variant; variant++)
+                check_layer(*variant, &layer, s * 10 + t);
+            free_layer(&layer);
+        }
+}
+
+static void an_output_comes_out_the_same_alone_and_beside_others(void **state)
+{
+    struct random random = {2};
+    struct layer layer = make_layer(&random, TENSOR_BF16, 700, 210);
+    float *in = random_floats(&random, 3 * 700, 1.0f);
+    float *whole = random_floats(&random, 3 * 210, 1.0f);
+    for (const char *const *variant = runnable_variants(); *variant; variant++) {
+        struct backend *backend = open_variant(*variant, 3);
+        struct linear_output output = {.weight = layer.weight.tensor, .out = whole};
+        backend->ops->linear(backend, in, 3, 700, &layer.norm, &output, 1);
+        for (uint32_t o = 0; o < 210; o++) {
+            float one[3];
+            output = (struct linear_output){.weight = tensor_rows(layer.weight.tensor, o, 1),
+                                            .out = one};
+            backend->ops->linear(backend, in, 3, 700, &layer.norm, &output, 1);
+            for (uint32_t row = 0; row < 3; row++)
+                assert_memory_equal(&one[row], &whole[row * 210 + o], sizeof(float));
+        }
+        backend_close(backend);
+    }
+    free(in);
+    free(whole);
+    free_layer(&layer);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_row_comes_out_the_same_in_any_batch_order_and_number_of_threads),
+        cmocka_unit_test(an_output_comes_out_the_same_alone_and_beside_others),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
