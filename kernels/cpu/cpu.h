@@ -12,7 +12,7 @@ enum {
     /* Floats of the matrix scratch: normed inputs, and outputs that wait for their norm. Wider
      * batches go through it in parts; a row must fit. */
     CPU_SCRATCH_FLOATS = 1 << 20,
-    CPU_HEAD_DIM_MAX = 512,
+    CPU_HEAD_DIM_MAX = 1024,
     CPU_TILE_POSITIONS = 16, /* of attention: positions 0..15, 16..31, ... are handled together */
     CPU_HEADS_AT_ONCE = 8,   /* query heads of a group that share a tile read from the cache */
 };
