@@ -4,13 +4,15 @@
  * Order, later ones winning: built-in defaults, the file given by --config (or
  * /etc/autoglm/autoglm.json where it exists), the drop-ins FILE.d/NAME.json in the order of their
  * names, flags. The files are JSON with // and slash-star comments; an unknown key is an error that
- * names the nearest known one. autoglm.conf(5) lists the keys.
+ * names the nearest known one. autoglm.conf(5) lists the keys. A relative model folder counts from
+ * the folder of the file that names it, or from the current one in a flag.
  */
 #ifndef AGL_DAEMON_CONFIG_H
 #define AGL_DAEMON_CONFIG_H
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "daemon/failure.h"
 #include "daemon/model.h"
@@ -69,11 +71,20 @@ struct config {
 /* What config_read() found the command line to ask for. */
 enum config_action { CONFIG_RUN = 0, CONFIG_HELP = 1, CONFIG_VERSION = 2 };
 
+/* Every value as it is when nothing is said; no models. */
+void config_defaults(struct config *ret_config);
+
 /* Reads flags and files. On -EINVAL and friends *failure says which file, key or flag was wrong and
  * why. Returns enum config_action. */
 int config_read(struct config *ret_config, int argc, char **argv, struct failure *failure);
 
 /* The text of --help. */
-extern const char config_usage[];
+void config_usage(FILE *out);
+
+/* The effective values, as a configuration file that would give the same. */
+void config_write(FILE *out, const struct config *config);
+
+/* "0.1.0" */
+const char *config_version(void);
 
 #endif
