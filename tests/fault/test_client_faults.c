@@ -1,0 +1,232 @@
+/*
+ * The n-th call of the system, or of the allocator, fails while a client connects: for every
+ * function and every n until none is left, the error comes back, and no descriptor, mapping or byte
+ * stays.
+ */
+#include "autoglm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "tests/support/peer.h"
+#include "tests/support/test.h"
+
+/* Only the thread that arms it is hit: the stand-in daemon uses the same functions. */
+enum wrapped {
+    CALLOC,
+    CONNECT,
+    FCNTL,
+    FSTAT,
+    FSTATFS,
+    FTRUNCATE,
+    MADVISE,
+    MEMFD_CREATE,
+    MMAP,
+    PPOLL,
+    RECVMSG,
+    SENDMSG,
+    SETSOCKOPT,
+    SOCKET,
+    WRAPPED
+};
+static const char *const names[WRAPPED] = {
+    "calloc",       "connect", "fcntl", "fstat",   "fstatfs", "ftruncate",  "madvise",
+    "memfd_create", "mmap",    "ppoll", "recvmsg", "sendmsg", "setsockopt", "socket"};
+
+static _Thread_local enum wrapped armed_call = WRAPPED;
+static _Thread_local int calls_left; /* until the one that fails */
+static _Thread_local int armed_errno;
+
+static bool fails(enum wrapped call)
+{
+    if (call != armed_call || --calls_left != 0)
+        return false;
+    errno = armed_errno;
+    return true;
+}
+
+void *__real_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    return fails(CALLOC) ? NULL : __real_calloc(count, bytes);
+}
+
+void *__real_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
+void *__wrap_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
+void *__wrap_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
+{
+    return fails(MMAP) ? MAP_FAILED : __real_mmap(address, bytes, protection, flags, fd, offset);
+}
+
+int __real_fcntl(int fd, int command, ...);
+int __wrap_fcntl(int fd, int command, ...);
+int __wrap_fcntl(int fd, int command, ...)
+{
+    va_list arguments;
+    va_start(arguments, command);
+    int value = va_arg(arguments, int); /* garbage that is not looked at for commands without */
+    va_end(arguments);
+    return fails(FCNTL) ? -1 : __real_fcntl(fd, command, value);
+}
+
+#define WRAP(type, call, name, declared, given)        \
+    type __real_##name declared;                       \
+    type __wrap_##name declared;                       \
+    type __wrap_##name declared                        \
+    {                                                  \
+        return fails(call) ? -1 : __real_##name given; \
+    }
+WRAP(int, CONNECT, connect, (int fd, const struct sockaddr *address, socklen_t bytes),
+     (fd, address, bytes))
+WRAP(int, FSTAT, fstat, (int fd, struct stat *status), (fd, status))
+WRAP(int, FSTATFS, fstatfs, (int fd, struct statfs *status), (fd, status))
+WRAP(int, FTRUNCATE, ftruncate, (int fd, off_t bytes), (fd, bytes))
+WRAP(int, MADVISE, madvise, (void *address, size_t bytes, int advice), (address, bytes, advice))
+WRAP(int, MEMFD_CREATE, memfd_create, (const char *name, unsigned flags), (name, flags))
+WRAP(int, PPOLL, ppoll,
+     (struct pollfd * fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask),
+     (fds, count, timeout, mask))
+WRAP(ssize_t, RECVMSG, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags))
+WRAP(ssize_t, SENDMSG, sendmsg, (int fd, const struct msghdr *message, int flags),
+     (fd, message, flags))
+WRAP(int, SETSOCKOPT, setsockopt, (int fd, int level, int name, const void *value, socklen_t bytes),
+     (fd, level, name, value, bytes))
+WRAP(int, SOCKET, socket, (int domain, int type, int protocol), (domain, type, protocol))
+
+/* One connection in which the n-th such call fails. 0: it was never reached, so all is well. */
+static int connect_with_failure(enum wrapped call, int n, int error)
+{
+    struct peer peer;
+    int open_before = test_open_descriptors();
+    int mapped_before = peer_shared_mappings();
+    peer_start(&peer, PEER_HONEST);
+    struct agl_options options = AGL_OPTIONS_INIT;
+    options.socket_path = peer.path;
+    options.output_bytes = 4096;
+    struct agl_client *client = NULL;
+
+    armed_call = call;
+    calls_left = n;
+    armed_errno = error;
+    int err = agl_connect(&client, &options);
+    bool was_reached = calls_left <= 0;
+    armed_call = WRAPPED;
+
+    if (err == 0) {
+        peer_join(&peer);
+        if (!peer.is_ready)
+            fail_msg("%s %d: connected, but not for the daemon", names[call], n);
+    } else {
+        assert_null(client);
+        assert_true(*agl_error_detail() != 0);
+    }
+    agl_close(client);
+    peer_stop(&peer);
+    if (test_open_descriptors() != open_before || peer_shared_mappings() != mapped_before)
+        fail_msg("%s %d: something was left open (%d)", names[call], n, err);
+    return was_reached ? err : 1;
+}
+
+/* How often the call was reached with the error coming back each time. */
+static int fail_each(enum wrapped call, int error)
+{
+    for (int n = 1;; n++) {
+        int err = connect_with_failure(call, n, error);
+        if (err == 1)
+            return n - 1;
+        int expected = call == CALLOC ? -ENOMEM : -error;
+        if (err != expected)
+            fail_msg("%s %d: %d (%s), expected %d", names[call], n, err, agl_error_detail(),
+                     expected);
+    }
+}
+
+static void every_failing_call_comes_back_as_its_error(void **state)
+{
+    static const struct {
+        enum wrapped call;
+        int error;
+        int least; /* how often agl_connect() surely calls it: the wrapping works */
+    } cases[] = {
+        {CALLOC, ENOMEM, 3},       {CONNECT, EACCES, 1},   {FSTAT, EIO, 3},
+        {FSTATFS, EIO, 2},         {FTRUNCATE, ENOMEM, 1}, {MADVISE, EIO, 3},
+        {MEMFD_CREATE, EMFILE, 1}, {MMAP, ENOMEM, 3},      {PPOLL, ENOMEM, 4},
+        {RECVMSG, ENOBUFS, 2},     {SENDMSG, ENOBUFS, 2},  {SETSOCKOPT, EINVAL, 1},
+        {SOCKET, EMFILE, 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int reached = fail_each(cases[i].call, cases[i].error);
+        if (reached < cases[i].least)
+            fail_msg("%s was reached %d times only", names[cases[i].call], reached);
+    }
+}
+
+/* F_GET_SEALS that fails means that it is no memfd; F_ADD_SEALS gives the error itself. */
+static void failing_seals_refuse_the_region(void **state)
+{
+    assert_int_equal(connect_with_failure(FCNTL, 1, EINVAL), -EPROTO);
+    assert_int_equal(connect_with_failure(FCNTL, 2, EINVAL), -EPROTO);
+    assert_int_equal(connect_with_failure(FCNTL, 3, EPERM), -EPERM);
+    assert_int_equal(connect_with_failure(FCNTL, 4, EPERM), 1);
+}
+
+/* What a busy or interrupted system says is no failure. */
+static void interruptions_are_tried_again(void **state)
+{
+    static const struct {
+        enum wrapped call;
+        int error;
+    } cases[] = {{PPOLL, EINTR},    {RECVMSG, EINTR}, {RECVMSG, EAGAIN}, {SENDMSG, EINTR},
+                 {SENDMSG, EAGAIN}, {CONNECT, EINTR}, {CONNECT, EAGAIN}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (int n = 1; n <= 2; n++) {
+            int err = connect_with_failure(cases[i].call, n, cases[i].error);
+            if (err != 0 && err != 1)
+                fail_msg("%s %d: %d (%s)", names[cases[i].call], n, err, agl_error_detail());
+        }
+}
+
+/* Kernels before 5.14 do not know MADV_POPULATE_*: the pages then come with the first touch. */
+static void an_old_kernel_populates_later(void **state)
+{
+    for (int n = 1; n <= 3; n++)
+        assert_int_equal(connect_with_failure(MADVISE, n, EINVAL), 0);
+}
+
+static void a_daemon_that_closes_while_we_send_may_have_said_why(void **state)
+{
+    /* The stand-in is honest and just loses the packet, so that here the end comes instead. */
+    struct peer peer;
+    peer_start(&peer, PEER_REFUSES);
+    struct agl_options options = AGL_OPTIONS_INIT;
+    options.socket_path = peer.path;
+    options.timeout_ns = 50000000;
+    struct agl_client *client = NULL;
+    armed_call = SENDMSG;
+    calls_left = 1;
+    armed_errno = EPIPE;
+    assert_int_equal(agl_connect(&client, &options), -ETIMEDOUT);
+    armed_call = WRAPPED;
+    peer_stop(&peer);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_failing_call_comes_back_as_its_error),
+        cmocka_unit_test(failing_seals_refuse_the_region),
+        cmocka_unit_test(interruptions_are_tried_again),
+        cmocka_unit_test(an_old_kernel_populates_later),
+        cmocka_unit_test(a_daemon_that_closes_while_we_send_may_have_said_why),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
