@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#if defined(CPU_HAS_X86_VARIANTS)
+#include <cpuid.h>
+#endif
 
 enum { PAGE_BYTES = 4096, HUGE_PAGE_BYTES = 2 << 20 };
 
@@ -18,13 +21,21 @@ struct variant {
 
 enum { VARIANTS = 3 };
 
+#if defined(CPU_HAS_X86_VARIANTS)
+/* clang does not know this feature by name. */
+static int has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 static void list_variants(struct variant ret_variants[VARIANTS])
 {
     memset(ret_variants, 0, VARIANTS * sizeof *ret_variants);
     struct variant *next = ret_variants;
 #if defined(CPU_HAS_X86_VARIANTS)
-    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-               __builtin_cpu_supports("f16c");
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     *next++ = (struct variant){"avx512", &cpu_ops_avx512, avx512};
