@@ -54,22 +54,20 @@ static const _Atomic uint32_t *slot_word(const struct ring_writer *writer, uint3
  * announcement, passed its fence and looked at h again; we stored the events [from, tail), pass
  * our fence in doorbell_sleeper() and look at its word. Three cases when we see the announcement:
  *
- *   h < from        An earlier publish_wake() came after h was published. Either it saw the
- *                   announcement and woke h, or the client's second look saw h (the fences).
+ *   h < from           An earlier publish_wake() came after h was published. Either it saw the
+ *                      announcement and woke h, or the client's second look saw h (the fences).
  *   from <= h < tail   The client may have slept on h before we stored it: h must be woken. Which
- *                   one it is we cannot know, since its cursor is published lazily: wake them all.
- *                   If it calls FUTEX_WAIT after our wake, the kernel sees the changed number.
- *   h == tail       It has read everything and sleeps for what comes next. Nothing to do, and
- *                   above all nothing to remember: the next event must find the announcement
- *                   again. So a wake-up by futex is not marked as rung.
+ *                      one it is we cannot know, since its cursor is published lazily: wake all.
+ *                      If it calls FUTEX_WAIT after our wake, the kernel sees the changed number.
+ *   h == tail          It has read everything and sleeps for what comes next. Nothing to do: the
+ *                      next event finds the announcement again (doorbell.h does not mark a futex
+ *                      as rung).
  *
  * When we do not see the announcement, the client's second look sees everything up to tail.
- * A wake-up by descriptor stays until it is read, so there one for each sleep is enough.
  */
 static void wake_client(struct session *session)
 {
-    uint32_t rung = session->rung;
-    switch (doorbell_sleeper(&session->client_words->sleep, &rung)) {
+    switch (doorbell_sleeper(&session->client_words->sleep, &session->rung)) {
     case DOORBELL_NONE:
         break;
     case DOORBELL_FUTEX:
@@ -79,7 +77,6 @@ static void wake_client(struct session *session)
     case DOORBELL_FD: {
         static const struct message_wake wake = {
             .header = MESSAGE_INIT(MESSAGE_WAKE, struct message_wake)};
-        session->rung = rung;
         /* When it fails the socket is full, so readable, or closed, which the control thread
          * learns by itself. */
         (void)!send(session->options.socket_fd, &wake, sizeof wake, MSG_DONTWAIT | MSG_NOSIGNAL);
