@@ -35,7 +35,7 @@ static void board_count(_Atomic uint64_t *counter)
 
 static void board_show_sessions(const struct connections *all)
 {
-    atomic_store_explicit(&all->board->sessions, all->serving, memory_order_relaxed);
+    atomic_store_explicit(&all->board->board->sessions, all->serving, memory_order_relaxed);
 }
 
 static void set_state(struct connection *connection, enum connection_state state)
@@ -149,7 +149,7 @@ static void refuse(struct connection *connection, int error, const char *why)
     log_refusal(connection->all, connection, why);
     if (error == -EPROTO && !connection->is_complained_of) {
         connection->is_complained_of = true;
-        board_count(&connection->all->board->sessions_broken);
+        board_count(&connection->all->board->board->sessions_broken);
     }
     say_farewell(connection->socket_fd, error, why);
     begin_close(connection);
@@ -183,7 +183,7 @@ static void complain(struct connection *connection, const char *why)
     if (connection->is_complained_of)
         return;
     connection->is_complained_of = true;
-    board_count(&connection->all->board->sessions_broken);
+    board_count(&connection->all->board->board->sessions_broken);
     log_warning("session %u of \"%s\" (process %d, user %u) broke the contract and is ended: %s",
                 connection->number, connection->peer.name, (int)connection->peer.pid,
                 (unsigned)connection->peer.uid, why);
@@ -249,7 +249,7 @@ static void try_enter(struct connection *connection)
     set_state(connection, CONNECTION_SERVING);
     loop_cancel(all->loop, &connection->timer);
     all->serving++;
-    board_count(&all->board->sessions_total);
+    board_count(&all->board->board->sessions_total);
     board_show_sessions(all);
     err = begin_serving(connection);
     if (err < 0) {
@@ -312,10 +312,10 @@ static int welcome(struct connection *connection)
         .minor = hello->minor < LAYOUT_MINOR ? hello->minor : LAYOUT_MINOR,
         .geometry = connection->geometry,
         .session = connection->number,
-        .board_bytes = sizeof(struct board),
+        .board_bytes = (uint32_t)connection->all->board->region.bytes,
     };
-    const int fds[MESSAGE_WELCOME_FDS] = {connection->daemon_half.fd, connection->all->board_fd,
-                                          connection->doorbell_fd};
+    const int fds[MESSAGE_WELCOME_FDS] = {
+        connection->daemon_half.fd, connection->all->board->region.fd, connection->doorbell_fd};
     return handshake_send(connection->socket_fd, &message, sizeof message, fds,
                           MESSAGE_WELCOME_FDS);
 }

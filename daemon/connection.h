@@ -39,8 +39,7 @@ struct connections {
     const struct config *config;
     struct loop *loop;
     struct engine *engine;
-    struct board *board;
-    int board_fd;
+    struct board_owner *board;
 
     struct connection *first;
     uint32_t count;

@@ -26,7 +26,6 @@ enum phase { PHASE_SERVING, PHASE_DRAINING, PHASE_STOPPED };
 
 struct control {
     struct connections all;
-    struct board_owner *board;
     struct listener listener;
     int signal_fd;
     int report_fd;
@@ -98,8 +97,8 @@ static void stop(struct control *control, int err)
 static void set_board_state(struct control *control, enum board_state state)
 {
     /* relaxed: onlookers read it by itself. */
-    atomic_store_explicit(&control->board->board->state, (uint32_t)state, memory_order_relaxed);
-    board_mirror(control->board);
+    atomic_store_explicit(&control->all.board->board->state, (uint32_t)state, memory_order_relaxed);
+    board_mirror(control->all.board);
 }
 
 static void ask_engine_to_drain(struct control *control)
@@ -111,7 +110,7 @@ static void ask_engine_to_drain(struct control *control)
 
 static void begin_drain(struct control *control, const char *signal_name)
 {
-    const struct board *board = control->board->board;
+    const struct board *board = control->all.board->board;
     control->phase = PHASE_DRAINING;
     control->drain_deadline_ns = loop_now_ns() + control->all.config->drain_ns;
     log_info("%s: stopping; %u sessions, %u requests run, %u wait; they have %llu ms", signal_name,
@@ -206,7 +205,7 @@ static void on_report(struct loop_op *op, int result)
 /* Health is progress: the watchdog lives on completed steps and idle turns of the engine. */
 static bool engine_has_moved(struct control *control)
 {
-    const struct board *board = control->board->board;
+    const struct board *board = control->all.board->board;
     /* relaxed: counters, each by itself. */
     uint64_t steps = atomic_load_explicit(&board->steps, memory_order_relaxed);
     uint64_t heartbeat = atomic_load_explicit(&board->heartbeat_ns, memory_order_relaxed);
@@ -218,7 +217,7 @@ static bool engine_has_moved(struct control *control)
 
 static bool is_busy(struct control *control, uint64_t steps_before)
 {
-    const struct board *board = control->board->board;
+    const struct board *board = control->all.board->board;
     bool is_busy = control->phase == PHASE_DRAINING || control->last_steps != steps_before ||
                    control->all.serving != control->last_sessions ||
                    atomic_load_explicit(&board->requests_running, memory_order_relaxed) ||
@@ -235,7 +234,7 @@ static void on_tick(struct loop_op *op, int result)
     uint64_t steps_before = control->last_steps;
     if (engine_has_moved(control) && control->watchdog_ns)
         systemd_notify("WATCHDOG=1");
-    board_mirror(control->board);
+    board_mirror(control->all.board);
 
     uint64_t tick_ns = is_busy(control, steps_before) ? busy_tick_ns : idle_tick_ns;
     if (control->watchdog_ns && tick_ns > control->watchdog_ns / 3)
@@ -277,11 +276,8 @@ int control_open(struct control **ret_control, const struct control_options *opt
     struct control *control = calloc(1, sizeof *control);
     if (!control)
         return failure_set(failure, -ENOMEM, "control: out of memory");
-    control->all = (struct connections){.config = options->config,
-                                        .engine = options->engine,
-                                        .board = options->board->board,
-                                        .board_fd = options->board->region.fd};
-    control->board = options->board;
+    control->all = (struct connections){
+        .config = options->config, .engine = options->engine, .board = options->board};
     control->listener = LISTENER_EMPTY;
     control->signal_fd = options->signal_fd;
     control->report_fd = engine_report_fd(options->engine);
