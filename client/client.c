@@ -1,7 +1,6 @@
 #include "client/private.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -48,12 +47,11 @@ static int check_limit(const char *field, uint64_t value, uint64_t limit)
     return 0;
 }
 
-static int processors(void)
+/* Of the machine, not of this thread's affinity: the daemon runs on another one than a pinned
+ * client. */
+static long processors(void)
 {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) < 0)
-        return 1;
-    return CPU_COUNT(&set);
+    return sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 /* Copies the caller's options with every default filled in. */

@@ -1,7 +1,6 @@
 #include "daemon/engine.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -373,15 +372,15 @@ static int open_descriptors(struct engine *engine)
     return 0;
 }
 
-/* On a machine with one processor whoever spins keeps the other side from running. */
+/* On a machine with one processor whoever spins keeps the other side from running. What counts is
+ * the machine, not our affinity: the clients of a pinned daemon run on the other processors. */
 static uint64_t spin_limit_ns(const struct config *config)
 {
-    cpu_set_t allowed;
     if (config->wait == ENGINE_WAIT_SPIN)
         return UINT64_MAX;
     if (config->wait == ENGINE_WAIT_SLEEP)
         return 0;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) < 2)
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
         return 0;
     return config->spin_ns;
 }

@@ -25,7 +25,7 @@ void doorbell_wake(const _Atomic uint32_t *word)
 
 void spinner_init(struct spinner *spinner, uint64_t limit_ns)
 {
-    *spinner = (struct spinner){.limit_ns = limit_ns};
+    *spinner = (struct spinner){.limit_ns = limit_ns, .likely = SPINNER_CERTAIN};
 }
 
 void spinner_begin(struct spinner *spinner, uint64_t now_ns)
@@ -36,25 +36,22 @@ void spinner_begin(struct spinner *spinner, uint64_t now_ns)
 void spinner_arrival(struct spinner *spinner, uint64_t now_ns)
 {
     if (spinner->last_ns && now_ns > spinner->last_ns) {
-        uint64_t gap_ns = now_ns - spinner->last_ns;
-        /* An eighth of the weight to the newest gap; a gap beyond what anyone would spin for counts
-         * as just beyond, so that a stream after a long pause is recognised within a few arrivals.
-         */
-        if (gap_ns / 4 > spinner->limit_ns)
-            gap_ns = 4 * spinner->limit_ns;
-        spinner->gap_ns =
-            spinner->gap_ns ? spinner->gap_ns - spinner->gap_ns / 8 + gap_ns / 8 : gap_ns;
+        /* The newest arrival weighs an eighth: a dozen change the mind either way. */
+        if (now_ns - spinner->last_ns <= spinner->limit_ns)
+            spinner->likely += (SPINNER_CERTAIN - spinner->likely + 7) / 8;
+        else
+            spinner->likely -= spinner->likely / 8;
     }
     spinner->last_ns = now_ns;
 }
 
 uint64_t spinner_budget_ns(const struct spinner *spinner)
 {
-    if (spinner->limit_ns == UINT64_MAX || spinner->gap_ns == 0)
-        return spinner->limit_ns;
-    /* Twice the usual gap catches most arrivals of a steady stream. If that is beyond the limit,
-     * the next arrival is likely to be slept for anyway; a short spin still catches the bursts. */
-    if (spinner->gap_ns <= spinner->limit_ns / 2)
-        return 2 * spinner->gap_ns;
-    return spinner->limit_ns / 16;
+    if (spinner->limit_ns == UINT64_MAX)
+        return UINT64_MAX;
+    /* A spin that finds nothing costs its whole length, one that does saves a sleep and two
+     * wake-ups, of about the limit's length: even odds of one in four are worth it, since the
+     * arrivals within the limit mostly come at its beginning. Otherwise a short spin still catches
+     * bursts. */
+    return spinner->likely >= SPINNER_CERTAIN / 4 ? spinner->limit_ns : spinner->limit_ns / 16;
 }

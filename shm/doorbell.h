@@ -89,12 +89,16 @@ int doorbell_wait(const _Atomic uint32_t *word, uint32_t expected, uint64_t time
 /* Wakes every process that sleeps on the word. */
 void doorbell_wake(const _Atomic uint32_t *word);
 
-/* How long a waiter should spin: as long as the next arrival is likely, never beyond a limit. */
+/* How long a waiter should spin: to the limit as long as arrivals within it are likely. Counting
+ * how many came in time, rather than averaging the gaps, lets two sides that both sleep find back
+ * to spinning: a round trip of two wake-ups is still within the limit, so each side spins next
+ * time, and a few gaps of milliseconds do not drown many short ones. */
 struct spinner {
     uint64_t limit_ns; /* 0: never spin; UINT64_MAX: always */
-    uint64_t gap_ns;   /* moving average of the gaps before arrivals; 0: none seen yet */
     uint64_t last_ns;  /* of the last arrival, or of spinner_begin(); 0: neither yet */
+    uint32_t likely;   /* of SPINNER_CERTAIN: the share of arrivals within the limit, lately */
 };
+enum { SPINNER_CERTAIN = 1024 };
 
 void spinner_init(struct spinner *spinner, uint64_t limit_ns);
 /* Notes that a wait begins: the gap before the next arrival counts from here, not from the last
