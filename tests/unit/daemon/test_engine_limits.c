@@ -1,0 +1,482 @@
+/* What the engine refuses, what ends a session, and what a slow reader does to itself alone. */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/support/engine_stand.h"
+#include "tests/support/test.h"
+
+/* ---- refusals -------------------------------------------------------------------------------- */
+
+static void what_cannot_be_served_is_refused_and_the_session_lives(void **state)
+{
+    (void)state;
+    struct stand s;
+    uint32_t ids[STAND_IDS];
+    rig_init(&s.rig);
+    stand_open(&s);
+
+    struct submission submission = client_half_request(&s.client, 1, 3, 5);
+    submission.model = 1;
+    client_half_submit(&s.client, &submission);
+    stand_refused(&s, 1, -ENOENT);
+    submission.model = UINT32_MAX;
+    client_half_submit(&s.client, &submission);
+    stand_refused(&s, 1, -ENOENT);
+
+    submission = client_half_request(&s.client, 2, 3, 5);
+    submission.temperature = -1;
+    client_half_submit(&s.client, &submission);
+    stand_refused(&s, 2, -EINVAL);
+
+    stand_ask(&s, 3, RIG_CONTEXT, 5, 0);
+    stand_refused(&s, 3, -EMSGSIZE);
+
+    submission = client_half_request(&s.client, 4, 3, 5);
+    s.client.arena[2] = RIG_VOCAB;
+    client_half_submit(&s.client, &submission);
+    stand_refused(&s, 4, -EINVAL);
+
+    stand_ask(&s, 5, 3, 5, SUBMISSION_LOGITS);
+    stand_refused(&s, 5, -EINVAL);
+
+    submission = client_half_request(&s.client, 6, 3, 5);
+    submission.op = SUBMISSION_EXTEND;
+    submission.parent = 1;
+    client_half_submit(&s.client, &submission);
+    stand_refused(&s, 6, -ENOENT);
+
+    assert_int_equal(atomic_load(&s.rig.board->requests_refused), 7);
+    stand_ask(&s, 1, RIG_CONTEXT - 1, 5, 0);
+    assert_done(stand_answer(&s, 1, ids), 1, DONE_LENGTH);
+    stand_close(&s);
+}
+
+static void logits_that_do_not_fit_into_the_output_arena_are_refused(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct geometry geometry = CLIENT_HALF_GEOMETRY;
+    geometry.output_bytes = LAYOUT_PAGE_BYTES;
+    rig_init(&s.rig);
+    s.rig.model.config.vocab_size = s.rig.model.config.vocab_rows = 1025;
+    rig_open(&s.rig);
+    client_half_open(&s.client, &geometry);
+    rig_attach(&s.rig, &s.client);
+    stand_ask(&s, 1, 3, 5, SUBMISSION_LOGITS);
+    stand_refused(&s, 1, -ENOSPC);
+    stand_close(&s);
+}
+
+static void a_full_queue_refuses_and_says_when_to_come_again(void **state)
+{
+    (void)state;
+    struct stand s;
+    uint32_t ids[STAND_IDS];
+    rig_init(&s.rig);
+    s.rig.config.running_max = 1;
+    s.rig.config.queue_requests = 2;
+    stand_open(&s);
+    for (uint32_t id = 1; id <= 2; id++)
+        stand_ask(&s, id, 3, 5, 0);
+    rig_turn(&s.rig, 1); /* one runs, one waits */
+    stand_ask(&s, 3, 3, 5, 0);
+    stand_ask(&s, 4, 3, 5, 0);
+    struct event done = stand_answer(&s, 4, ids);
+    assert_done(done, 4, DONE_REFUSED);
+    assert_int_equal(done.done.error, -EAGAIN);
+    assert_in_range(done.done.retry_after_us, 1000, 10000000);
+    assert_done(stand_answer(&s, 3, ids), 3, DONE_LENGTH);
+    stand_close(&s);
+}
+
+static void a_queue_full_of_tokens_refuses_too(void **state)
+{
+    (void)state;
+    struct stand s;
+    uint32_t ids[STAND_IDS];
+    rig_init(&s.rig);
+    s.rig.config.running_max = 1;
+    s.rig.config.queue_tokens = 100;
+    stand_open(&s);
+    stand_ask(&s, 1, 200, 5, 0); /* alone it may be as long as it likes */
+    rig_turn(&s.rig, 1);
+    stand_ask(&s, 2, 90, 5, 0);
+    stand_ask(&s, 3, 11, 5, 0);
+    stand_ask(&s, 4, 10, 5, 0);
+    struct event done = stand_answer(&s, 3, ids);
+    assert_done(done, 3, DONE_REFUSED);
+    assert_int_equal(done.done.error, -EAGAIN);
+    assert_done(stand_answer(&s, 4, ids), 4, DONE_LENGTH);
+    stand_close(&s);
+}
+
+/* ---- nonsense -------------------------------------------------------------------------------- */
+
+static struct submission nonsense(struct client_half *client, uint32_t kind)
+{
+    struct submission submission = client_half_request(client, 9, 3, 5);
+    switch (kind) {
+    case 0:
+        submission.op = 77;
+        break;
+    case 1:
+        submission.request = 0;
+        break;
+    case 2:
+        submission.request = 1; /* runs */
+        break;
+    case 3:
+        submission.request = 17; /* the same entry */
+        break;
+    case 4:
+        submission.request = 2; /* is kept */
+        break;
+    case 5:
+        submission.reserved[3] = 1;
+        break;
+    case 6:
+        submission.prompt_offset = client->geometry.arena_bytes;
+        break;
+    case 7:
+        submission.prompt_tokens = UINT32_MAX;
+        break;
+    case 8:
+        submission.prompt_offset = 2;
+        break;
+    case 9:
+        submission.flags = 0xffff;
+        break;
+    case 10:
+        submission.priority = 200;
+        break;
+    case 11:
+        submission.stop_count = 5;
+        break;
+    case 12:
+        submission = (struct submission){.op = SUBMISSION_CANCEL, .request = 1, .seed = 1};
+        break;
+    case 13: /* an unfinished request in the entry of its own parent */
+        submission.op = SUBMISSION_EXTEND;
+        submission.parent = 1;
+        submission.request = 1;
+        break;
+    default:
+        submission.op = 0;
+        break;
+    }
+    return submission;
+}
+
+enum { NONSENSE = 15, CURSOR_TOO_FAR = NONSENSE, CURSOR_BACK, OUTPUT_CURSOR, KINDS };
+
+/* The session must be told and ended, and everything of it released, while the other one goes on as
+ * if nothing had happened. */
+static void assert_ends_only_its_session(uint32_t kind)
+{
+    struct stand s;
+    struct client_half other;
+    struct geometry geometry = CLIENT_HALF_GEOMETRY;
+    uint32_t ids[STAND_IDS];
+    uint32_t count;
+    geometry.output_bytes = LAYOUT_PAGE_BYTES; /* one row */
+    rig_init(&s.rig);
+    rig_open(&s.rig);
+    client_half_open(&s.client, &geometry);
+    rig_attach(&s.rig, &s.client);
+    client_half_open(&other, &CLIENT_HALF_GEOMETRY);
+    rig_attach(&s.rig, &other);
+
+    stand_ask(&s, 2, 3, 2, SUBMISSION_KEEP);
+    stand_answer(&s, 2, ids);
+    stand_ask(&s, 1, 3, 400, kind == OUTPUT_CURSOR ? SUBMISSION_LOGITS : 0);
+    struct submission theirs = client_half_request(&other, 1, 3, 200);
+    client_half_submit(&other, &theirs);
+    rig_turn(&s.rig, 2);
+
+    uint32_t events = s.client.session->events.tail;
+    if (kind == CURSOR_TOO_FAR)
+        atomic_store(&s.client.words->event_cursor, events + 5000);
+    else if (kind == CURSOR_BACK)
+        atomic_store(&s.client.words->event_cursor, UINT32_MAX);
+    else if (kind == OUTPUT_CURSOR)
+        atomic_store(&s.client.words->output_cursor, 1 << 20);
+    else {
+        struct submission submission = nonsense(&s.client, kind);
+        client_half_submit(&s.client, &submission);
+    }
+    assert_int_equal(rig_answer(&s.rig, &other, 1, ids, &count).reason, DONE_LENGTH);
+    assert_int_equal(count, 200);
+
+    struct engine_report report = rig_report(&s.rig);
+    assert_int_equal(report.kind, ENGINE_BROKEN);
+    assert_ptr_equal(report.session, s.client.session);
+    assert_int_equal(s.client.session->broken, -EPROTO);
+    assert_non_null(s.client.session->broken_why);
+    assert_int_equal(s.client.session->live_requests, 0);
+
+    /* Read on, rightly this time: the last two events are those of the end. */
+    struct event event;
+    struct event last = {0};
+    struct event before = {0};
+    while (client_half_poll(&s.client, &event)) {
+        before = last;
+        last = event;
+    }
+    assert_done(before, 1, DONE_CANCELLED);
+    assert_int_equal(last.kind, EVENT_SHUTDOWN);
+    assert_int_equal(last.shutdown.error, -EPROTO);
+
+    struct submission more = client_half_request(&s.client, 5, 3, 5);
+    ring_push(&s.client.submissions, &more);
+    stand_silent(&s);
+    rig_detach(&s.rig, &other);
+    client_half_close(&other);
+    stand_close(&s);
+}
+
+static void nonsense_ends_its_session_and_touches_no_other(void **state)
+{
+    (void)state;
+    for (uint32_t kind = 0; kind < KINDS; kind++)
+        assert_ends_only_its_session(kind);
+}
+
+/* ---- slow readers ---------------------------------------------------------------------------- */
+
+static void who_does_not_read_stands_still_until_it_reads(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct client_half other;
+    uint32_t ids[STAND_IDS];
+    uint32_t count;
+    rig_init(&s.rig);
+    stand_open(&s);
+    client_half_open(&other, &CLIENT_HALF_GEOMETRY);
+    rig_attach(&s.rig, &other);
+    stand_ask(&s, 1, 3, 300, 0);
+    struct submission theirs = client_half_request(&other, 1, 3, 400);
+    client_half_submit(&other, &theirs);
+
+    assert_int_equal(rig_answer(&s.rig, &other, 1, ids, &count).reason, DONE_LENGTH);
+    assert_int_equal(count, 400); /* untouched by the one that does not read */
+    /* 64 slots: one is for the end of the request, one for the end of the session. */
+    assert_int_equal(s.client.session->events.tail, 62);
+    assert_int_equal(s.rig.engine->parked_requests, 1);
+
+    rig_now_ns += 50 * RIG_MS;
+    struct event event;
+    uint32_t tokens = 0;
+    uint32_t overflows = 0;
+    do {
+        event = rig_event(&s.rig, &s.client);
+        if (event.kind == EVENT_TOKENS)
+            assert_int_equal(event.index, tokens++);
+        if (event.kind == EVENT_OVERFLOW) {
+            assert_int_equal(event.overflow.parked_ns, 50 * RIG_MS);
+            assert_int_equal(event.index, tokens);
+            overflows++;
+        }
+    } while (event.kind != EVENT_DONE);
+    assert_done(event, 1, DONE_LENGTH);
+    assert_int_equal(tokens, 300);
+    assert_int_equal(overflows, 1);
+    rig_detach(&s.rig, &other);
+    client_half_close(&other);
+    stand_close(&s);
+}
+
+static void who_does_not_read_for_too_long_is_ended(void **state)
+{
+    (void)state;
+    struct stand s;
+    uint32_t ids[STAND_IDS];
+    rig_init(&s.rig);
+    stand_open(&s);
+    stand_ask(&s, 1, 3, 300, 0);
+    stand_ask(&s, 2, 3, 300, SUBMISSION_KEEP);
+    rig_turn(&s.rig, 100);
+    rig_now_ns += 100 * RIG_MS;
+    rig_turn(&s.rig, 1);
+    assert_int_equal(s.rig.engine->running_requests, 0);
+    assert_int_equal(s.rig.engine->parked_requests, 0);
+    assert_done(stand_answer(&s, 1, ids), 1, DONE_OVERFLOW);
+    /* The other one's sequence was to be kept, and is. */
+    struct event done = rig_event(&s.rig, &s.client);
+    assert_done(done, 2, DONE_OVERFLOW);
+    struct submission more = client_half_request(&s.client, 3, 2, 4);
+    more.op = SUBMISSION_EXTEND;
+    more.parent = 2;
+    client_half_submit(&s.client, &more); /* by doorbell: it was silent for long */
+    rig_now_ns += RIG_MS;
+    assert_done(stand_answer(&s, 3, ids), 3, DONE_LENGTH);
+    stand_close(&s);
+}
+
+static void a_prompt_is_read_even_while_its_client_does_not_read(void **state)
+{
+    (void)state;
+    struct stand s;
+    rig_init(&s.rig);
+    stand_open(&s);
+    stand_ask(&s, 1, 3, 300, 0);
+    rig_turn(&s.rig, 100); /* the ring is full */
+    struct event event;
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(client_half_poll(&s.client, &event), 1);
+    ring_return(&s.client.events);
+    stand_ask(&s, 2, 100, 300, 0); /* takes two places: accepted and the end */
+    rig_turn(&s.rig, 10);
+    assert_int_equal(atomic_load(&s.rig.board->models[0].prompt_tokens), 2 + 99);
+    stand_close(&s);
+}
+
+static void submissions_wait_while_there_is_no_room_for_their_answers(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct event event;
+    uint32_t refused = 0;
+    rig_init(&s.rig);
+    stand_open(&s);
+    for (uint32_t i = 0; i < 100; i++) { /* each one is refused, with an event */
+        struct submission submission = client_half_request(&s.client, 1, 3, 0);
+        if (ring_push(&s.client.submissions, &submission) == 0)
+            refused--;
+        rig_turn(&s.rig, 1);
+    }
+    assert_int_equal(s.client.session->events.tail, 62);
+    assert_int_equal(s.rig.engine->stalled_sessions, 1);
+    for (int turn = 0; turn < 100; turn++) {
+        while (client_half_poll(&s.client, &event))
+            refused++;
+        ring_return(&s.client.events);
+        rig_turn(&s.rig, 1);
+    }
+    assert_int_equal(refused, 0);
+    assert_int_equal(s.rig.engine->stalled_sessions, 0);
+    stand_close(&s);
+}
+
+/* ---- hot and cold ---------------------------------------------------------------------------- */
+
+static void a_silent_session_has_to_ring_and_is_heard(void **state)
+{
+    (void)state;
+    struct stand s;
+    uint32_t ids[STAND_IDS];
+    rig_init(&s.rig);
+    stand_open(&s);
+    assert_int_equal(atomic_load(&s.client.daemon_words->sleep) & DOORBELL_HOW_MASK, DOORBELL_NONE);
+    rig_now_ns += 25 * RIG_MS;
+    rig_turn(&s.rig, 1);
+    assert_int_equal(s.client.session->place, SESSION_COLD);
+    assert_int_equal(atomic_load(&s.client.daemon_words->sleep) & DOORBELL_HOW_MASK, DOORBELL_FD);
+    rig_now_ns += RIG_MS;
+    stand_ask(&s, 1, 3, 5, 0); /* rings */
+    assert_done(stand_answer(&s, 1, ids), 1, DONE_LENGTH);
+    assert_int_equal(s.client.session->place, SESSION_HOT);
+    assert_int_equal(atomic_load(&s.client.daemon_words->sleep) & DOORBELL_HOW_MASK, DOORBELL_NONE);
+    stand_close(&s);
+}
+
+static void who_does_not_ring_is_found_within_a_second(void **state)
+{
+    (void)state;
+    struct stand s;
+    uint32_t ids[STAND_IDS];
+    rig_init(&s.rig);
+    stand_open(&s);
+    rig_now_ns += 25 * RIG_MS;
+    rig_turn(&s.rig, 1);
+    struct submission submission = client_half_request(&s.client, 1, 3, 5);
+    assert_int_equal(ring_push(&s.client.submissions, &submission), 0);
+    rig_now_ns += 10 * RIG_MS;
+    stand_silent(&s);
+    rig_now_ns += 1000 * (uint64_t)RIG_MS;
+    assert_done(stand_answer(&s, 1, ids), 1, DONE_LENGTH);
+    stand_close(&s);
+}
+
+static void a_doorbell_that_rings_for_nothing_is_muted_for_a_while(void **state)
+{
+    (void)state;
+    struct stand s;
+    uint32_t ids[STAND_IDS];
+    rig_init(&s.rig);
+    stand_open(&s);
+    for (int i = 0; i < ENGINE_EMPTY_WAKES; i++) {
+        rig_now_ns += 25 * RIG_MS;
+        rig_turn(&s.rig, 1);
+        assert_int_equal(write(s.client.doorbell_fd, &(uint64_t){1}, 8), 8);
+        rig_now_ns += RIG_MS;
+        s.rig.engine->heartbeat_ns = rig_now_ns; /* not a second has passed */
+        rig_turn(&s.rig, 1);
+    }
+    assert_true(s.client.session->is_muted);
+    rig_now_ns += 25 * RIG_MS;
+    rig_turn(&s.rig, 1);
+    assert_int_equal(s.client.session->place, SESSION_COLD);
+    stand_ask(&s, 1, 3, 5, 0);
+    rig_now_ns += RIG_MS;
+    stand_silent(&s);
+    rig_now_ns += 1000 * (uint64_t)RIG_MS;
+    assert_done(stand_answer(&s, 1, ids), 1, DONE_LENGTH);
+    assert_int_equal(s.client.session->empty_wakes, 0);
+    rig_now_ns += 1000 * (uint64_t)RIG_MS; /* cold once more, and heard again */
+    rig_turn(&s.rig, 2);
+    assert_false(s.client.session->is_muted);
+    stand_close(&s);
+}
+
+static void a_filled_and_blocking_doorbell_harms_nobody(void **state)
+{
+    (void)state;
+    struct stand s;
+    uint32_t ids[STAND_IDS];
+    rig_init(&s.rig);
+    stand_open(&s);
+    assert_int_equal(write(s.client.doorbell_fd, &(uint64_t){UINT64_MAX - 1}, 8), 8);
+    rig_now_ns += 25 * RIG_MS;
+    rig_turn(&s.rig, 3);
+    struct submission submission = client_half_request(&s.client, 1, 3, 5);
+    assert_int_equal(ring_push(&s.client.submissions, &submission), 0);
+    rig_now_ns += 1000 * (uint64_t)RIG_MS;
+    assert_done(stand_answer(&s, 1, ids), 1, DONE_LENGTH);
+    stand_close(&s);
+}
+
+static void an_engine_that_spins_never_asks_to_be_rung(void **state)
+{
+    (void)state;
+    struct stand s;
+    rig_init(&s.rig);
+    s.rig.config.wait = ENGINE_WAIT_SPIN;
+    stand_open(&s);
+    rig_now_ns += 10000 * (uint64_t)RIG_MS;
+    rig_turn(&s.rig, 2);
+    assert_int_equal(s.client.session->place, SESSION_HOT);
+    stand_close(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_cannot_be_served_is_refused_and_the_session_lives),
+        cmocka_unit_test(logits_that_do_not_fit_into_the_output_arena_are_refused),
+        cmocka_unit_test(a_full_queue_refuses_and_says_when_to_come_again),
+        cmocka_unit_test(a_queue_full_of_tokens_refuses_too),
+        cmocka_unit_test(nonsense_ends_its_session_and_touches_no_other),
+        cmocka_unit_test(who_does_not_read_stands_still_until_it_reads),
+        cmocka_unit_test(who_does_not_read_for_too_long_is_ended),
+        cmocka_unit_test(a_prompt_is_read_even_while_its_client_does_not_read),
+        cmocka_unit_test(submissions_wait_while_there_is_no_room_for_their_answers),
+        cmocka_unit_test(a_silent_session_has_to_ring_and_is_heard),
+        cmocka_unit_test(who_does_not_ring_is_found_within_a_second),
+        cmocka_unit_test(a_doorbell_that_rings_for_nothing_is_muted_for_a_while),
+        cmocka_unit_test(a_filled_and_blocking_doorbell_harms_nobody),
+        cmocka_unit_test(an_engine_that_spins_never_asks_to_be_rung),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
