@@ -29,6 +29,7 @@ struct plan {
     uint64_t *places; /* [count of wants] offset in memory of each */
     uint64_t memory_bytes;
     uint64_t weights_bytes;
+    uint64_t read_bytes; /* of all pieces: with the gaps between neighbours */
 };
 
 /* What the steps of reading share. */
@@ -121,6 +122,8 @@ static int make_plan(struct plan *plan, const struct weights_want *wants, size_t
     for (size_t i = 0; i < count; i++)
         if (wants[i].source->offset % type_bytes(wants[i].source) != 0)
             add_loose(plan, wants[i].source, i);
+    for (size_t i = 0; i < plan->piece_count; i++)
+        plan->read_bytes += plan->pieces[i].bytes;
     plan->memory_bytes = round_up(plan->memory_bytes, PAGE_BYTES);
     return 0;
 }
@@ -169,13 +172,15 @@ static int report_fault(const struct loading *loading, int err, const struct rea
                        (unsigned long long)fault->offset, strerror(-err));
 }
 
+/* The reader counts the pages around the pieces, too: what is more than the pieces is cut off. */
 static void forward_progress(void *context, uint64_t done_bytes, uint64_t total_bytes)
 {
     (void)total_bytes;
     const struct loading *loading = context;
-    if (loading->options->progress)
-        loading->options->progress(loading->options->progress_context,
-                                   loading->done_bytes + done_bytes, loading->plan.weights_bytes);
+    const struct weights_options *options = loading->options;
+    uint64_t total = loading->plan.read_bytes, done = loading->done_bytes + done_bytes;
+    if (options->progress)
+        options->progress(options->progress_context, done < total ? done : total, total);
 }
 
 static int read_extents(struct loading *loading, struct reader_extent *extents, size_t count,

@@ -1,0 +1,260 @@
+#include "tests/support/test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/reader_plan.h"
+#include "daemon/weights.h"
+#include "tests/support/model_files.h"
+
+enum { COUNT = 5 };
+
+/* Two neighbours, one that nobody wants and that is too large to read across, two more. */
+static const struct test_tensor TENSORS[COUNT] = {
+    {"a", "F32", 1, {1000}},   {"b", "BF16", 2, {30, 40}}, {"unwanted", "U8", 1, {300000}},
+    {"c", "F32", 2, {50, 60}}, {"d", "F16", 1, {7}},
+};
+static const int WANTED[] = {4, 0, 3, 1};
+
+struct fixture {
+    char folder[4096];
+    struct backend *backend;
+    struct checkpoint *checkpoint;
+    struct tensor tensors[4];
+    struct weights_want wants[4];
+};
+
+static void want_tensors(struct fixture *fixture)
+{
+    for (int i = 0; i < 4; i++) {
+        const struct test_tensor *tensor = &TENSORS[WANTED[i]];
+        fixture->tensors[i] = (struct tensor){0};
+        fixture->wants[i] = (struct weights_want){
+            .source = checkpoint_find(fixture->checkpoint, tensor->name),
+            .ret_tensor = &fixture->tensors[i],
+            .rows = tensor->dimensions == 1 ? 1 : (uint32_t)tensor->shape[0],
+            .cols = (uint32_t)tensor->shape[tensor->dimensions - 1],
+        };
+    }
+}
+
+static void open_checkpoint(struct fixture *fixture, unsigned remainder)
+{
+    struct failure failure = {""};
+    test_write_safetensors(fixture->folder, "model.safetensors", TENSORS, COUNT, remainder);
+    if (checkpoint_open(&fixture->checkpoint, fixture->folder, &failure) < 0)
+        fail_msg("%s", failure.text);
+}
+
+static int set_up(void **state)
+{
+    static struct fixture fixture;
+    const char *why;
+    test_folder(fixture.folder);
+    assert_int_equal(backend_open(&fixture.backend,
+                                  &(struct backend_options){.device = "cpu", .threads = 1}, &why),
+                     0);
+    open_checkpoint(&fixture, 0);
+    *state = &fixture;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *fixture = *state;
+    checkpoint_close(fixture->checkpoint);
+    backend_close(fixture->backend);
+    test_remove_folder(fixture->folder);
+    return 0;
+}
+
+static void check_tensors(const struct fixture *fixture)
+{
+    for (int i = 0; i < 4; i++) {
+        const struct test_tensor *tensor = &TENSORS[WANTED[i]];
+        const unsigned char *bytes = fixture->tensors[i].data;
+        assert_int_equal((uintptr_t)bytes % tensor_type_bytes(fixture->tensors[i].type), 0);
+        assert_string_equal(tensor->type, fixture->tensors[i].type == TENSOR_F32   ? "F32"
+                                          : fixture->tensors[i].type == TENSOR_F16 ? "F16"
+                                                                                   : "BF16");
+        assert_int_equal(tensor_bytes(&fixture->tensors[i]), test_tensor_bytes(tensor));
+        for (uint64_t n = 0; n < test_tensor_bytes(tensor); n++)
+            if (bytes[n] != test_tensor_byte(tensor->name, n))
+                fail_msg("%s differs at %llu", tensor->name, (unsigned long long)n);
+    }
+}
+
+static int open_weights(struct fixture *fixture, const struct weights_options *options,
+                        struct weights **weights, struct failure *failure)
+{
+    *weights = NULL;
+    *failure = (struct failure){""};
+    want_tensors(fixture);
+    return weights_open(weights, fixture->checkpoint, fixture->folder, fixture->wants, 4,
+                        fixture->backend, options, failure);
+}
+
+static void every_way_of_reading_fills_every_tensor(void **state)
+{
+    struct fixture *fixture = *state;
+    for (unsigned remainder = 0; remainder < 8; remainder++) {
+        checkpoint_close(fixture->checkpoint);
+        open_checkpoint(fixture, remainder);
+        for (int path = READER_AUTO; path <= READER_SERIAL; path++) {
+            struct weights *weights;
+            struct failure failure;
+            int err = open_weights(fixture,
+                                   &(struct weights_options){.path = path, .cache = remainder % 3},
+                                   &weights, &failure);
+            if (path == READER_RING && err == -ENOSYS)
+                continue;
+            if (err < 0)
+                fail_msg("%s", failure.text);
+            check_tensors(fixture);
+            assert_int_equal(weights->report.weights_bytes, 4000 + 2400 + 12000 + 14);
+            weights_close(weights, fixture->backend);
+        }
+    }
+}
+
+static void what_nobody_wants_takes_no_memory(void **state)
+{
+    struct fixture *fixture = *state;
+    struct weights *weights;
+    struct failure failure;
+    assert_int_equal(open_weights(fixture, &(struct weights_options){0}, &weights, &failure), 0);
+    assert_true(weights->memory_bytes <= 7 * READER_PAGE_BYTES);
+    assert_true(weights->report.reading.bytes < 30000);
+    weights_close(weights, fixture->backend);
+    weights_close(NULL, fixture->backend);
+}
+
+/* Bends the result of the read at one offset. */
+static struct {
+    uint64_t offset;
+    int64_t result;
+    void (*before)(const struct fixture *fixture);
+    const struct fixture *fixture;
+} bend;
+
+int __real_reader_settle(struct reader_block *block, int64_t result,
+                         struct reader_fault *ret_fault);
+int __wrap_reader_settle(struct reader_block *block, int64_t result,
+                         struct reader_fault *ret_fault);
+
+int __wrap_reader_settle(struct reader_block *block, int64_t result, struct reader_fault *ret_fault)
+{
+    if (bend.before) {
+        bend.before(bend.fixture);
+        bend.before = NULL;
+    }
+    if (bend.offset > 0) {
+        if (block->offset >= bend.offset)
+            result = bend.result;
+        else if (block->offset + block->required > bend.offset)
+            result = (int64_t)(bend.offset - block->offset);
+    }
+    return __real_reader_settle(block, result, ret_fault);
+}
+
+static void a_fault_names_file_tensor_and_offset(void **state)
+{
+    struct fixture *fixture = *state;
+    struct weights *weights;
+    struct failure failure;
+    char words[4300];
+    const struct safetensors_tensor *tensor = checkpoint_find(fixture->checkpoint, "c");
+    bend.offset = tensor->offset + 500;
+    bend.result = -EIO;
+    int err =
+        open_weights(fixture, &(struct weights_options){.path = READER_SERIAL}, &weights, &failure);
+    assert_int_equal(err, -EIO);
+    snprintf(words, sizeof words,
+             "%s/model.safetensors: tensor \"c\": reading at %llu: Input/output error",
+             fixture->folder, (unsigned long long)bend.offset);
+    assert_string_equal(failure.text, words);
+    bend.offset = checkpoint_find(fixture->checkpoint, "b")->offset;
+    bend.result = 0;
+    err =
+        open_weights(fixture, &(struct weights_options){.path = READER_SERIAL}, &weights, &failure);
+    assert_int_equal(err, -ESTALE);
+    snprintf(words, sizeof words, "tensor \"b\": the file ends at %llu, it shrank",
+             (unsigned long long)bend.offset);
+    assert_non_null(strstr(failure.text, words));
+    bend.offset = 0;
+    assert_null(weights);
+    assert_null(fixture->tensors[0].data);
+}
+
+static void touch(const struct fixture *fixture)
+{
+    char path[4200];
+    snprintf(path, sizeof path, "%s/model.safetensors", fixture->folder);
+    const struct timespec times[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+static void a_file_that_changes_while_it_is_read_is_refused(void **state)
+{
+    struct fixture *fixture = *state;
+    struct weights *weights;
+    struct failure failure;
+    bend.before = touch;
+    bend.fixture = fixture;
+    assert_int_equal(open_weights(fixture, &(struct weights_options){0}, &weights, &failure),
+                     -ESTALE);
+    assert_non_null(strstr(failure.text, "was changed while it was read"));
+    assert_null(weights);
+}
+
+static void a_cancelled_reading_leaves_nothing(void **state)
+{
+    struct fixture *fixture = *state;
+    struct weights *weights;
+    struct failure failure;
+    const atomic_bool cancel = true;
+    assert_int_equal(
+        open_weights(fixture, &(struct weights_options){.cancel = &cancel}, &weights, &failure),
+        -ECANCELED);
+    assert_null(weights);
+}
+
+static void note_progress(void *context, uint64_t done_bytes, uint64_t total_bytes)
+{
+    uint64_t *seen = context;
+    seen[0] = done_bytes;
+    seen[1] = total_bytes;
+}
+
+static void progress_is_told(void **state)
+{
+    struct fixture *fixture = *state;
+    struct weights *weights;
+    struct failure failure;
+    uint64_t seen[2] = {0};
+    assert_int_equal(
+        open_weights(fixture,
+                     &(struct weights_options){.progress = note_progress, .progress_context = seen},
+                     &weights, &failure),
+        0);
+    assert_int_equal(seen[0], seen[1]);
+    assert_true(seen[1] >= weights->report.weights_bytes);
+    weights_close(weights, fixture->backend);
+}
+
+int main(void)
+{
+#define WITH_FILES(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        WITH_FILES(every_way_of_reading_fills_every_tensor),
+        WITH_FILES(what_nobody_wants_takes_no_memory),
+        WITH_FILES(a_fault_names_file_tensor_and_offset),
+        WITH_FILES(a_file_that_changes_while_it_is_read_is_refused),
+        WITH_FILES(a_cancelled_reading_leaves_nothing),
+        WITH_FILES(progress_is_told),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
