@@ -52,18 +52,24 @@ static bool is_space(uint32_t code)
            code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
 }
 
-enum unicode_class unicode_class(uint32_t code)
+static enum unicode_class ascii_class(uint32_t code)
 {
+    uint32_t small = code | 0x20;
+    if (small >= 'a' && small <= 'z')
+        return UNICODE_LETTER;
     if (code == '\n' || code == '\r')
         return UNICODE_NEWLINE;
     if (is_space(code))
         return UNICODE_SPACE;
-    if (code < 0x80) {
-        uint32_t small = code | 0x20;
-        if (small >= 'a' && small <= 'z')
-            return UNICODE_LETTER;
-        return code >= '0' && code <= '9' ? UNICODE_NUMBER : UNICODE_OTHER;
-    }
+    return code >= '0' && code <= '9' ? UNICODE_NUMBER : UNICODE_OTHER;
+}
+
+enum unicode_class unicode_class(uint32_t code)
+{
+    if (code < 0x80)
+        return ascii_class(code);
+    if (is_space(code))
+        return UNICODE_SPACE;
     switch (utf8proc_category((utf8proc_int32_t)code)) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
@@ -82,6 +88,10 @@ enum unicode_class unicode_class(uint32_t code)
 
 enum unicode_class unicode_class_at(const char *text, size_t bytes, size_t *ret_bytes)
 {
+    if ((uint8_t)text[0] < 0x80) {
+        *ret_bytes = 1;
+        return ascii_class((uint8_t)text[0]);
+    }
     struct unicode_char c = unicode_read(text, bytes);
     if (c.state != UNICODE_GOOD) {
         *ret_bytes = 1;
