@@ -117,7 +117,7 @@ static int apply_model(struct config *config, const char *value, bool *models_fr
         config->model_count = 0;
     }
     uint32_t count = config->model_count;
-    int err = config_set_model(config, name, equals + 1, ".", "--model", failure);
+    int err = config_set_model(config, name, equals + 1, "", "--model", failure);
     if (err == 0 && config->model_count == count)
         err = failure_set(failure, -EINVAL, "--model: the name %s is given twice", name);
     return err;

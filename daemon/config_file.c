@@ -67,7 +67,7 @@ static int read_models(struct config *config, const cJSON *models, const char *p
         return failure_set(failure, -EINVAL, "%s: models: is %s, must be an object {NAME: FOLDER}",
                            path, json_type_name(models));
     const char *slash = strrchr(path, '/');
-    snprintf(base, sizeof base, "%.*s", slash ? (int)(slash - path + 1) : 1, slash ? path : ".");
+    snprintf(base, sizeof base, "%.*s", slash ? (int)(slash - path + 1) : 0, path);
     for (const cJSON *model = models->child; model; model = model->next) {
         snprintf(where, sizeof where, "%s: models", path);
         if (!cJSON_IsString(model))

@@ -56,7 +56,8 @@ void config_key_print(FILE *out, const struct config *config, const struct confi
 /* The flag of a key: "--cache-mib". */
 void config_flag_name(const struct config_key *key, char *ret_text, size_t bytes);
 
-/* Adds a model, or replaces the one of that name. A relative folder counts from `base`. */
+/* Adds a model, or replaces the one of that name. A relative folder counts from `base`
+ * (empty: the current folder). */
 int config_set_model(struct config *config, const char *name, const char *folder, const char *base,
                      const char *where, struct failure *failure);
 

@@ -28,12 +28,12 @@ static int absolute(char *ret_path, const char *folder, const char *base, const 
                     struct failure *failure)
 {
     char joined[PATH_MAX], resolved[PATH_MAX], current[PATH_MAX] = "";
-    if (*folder != '/' && *base != '/' && !getcwd(current, sizeof current))
+    bool is_relative = *folder != '/';
+    if (is_relative && *base != '/' && !getcwd(current, sizeof current))
         return failure_set(failure, -errno, "%s: the current folder: %s", where, strerror(errno));
 
-    int length = *folder == '/' ? snprintf(joined, sizeof joined, "%s", folder)
-                                : snprintf(joined, sizeof joined, "%s%s%s/%s", current,
-                                           *current ? "/" : "", base, folder);
+    int length = snprintf(joined, sizeof joined, "%s%s%s%s%s", current, *current ? "/" : "",
+                          is_relative ? base : "", is_relative && *base ? "/" : "", folder);
     if (length >= (int)sizeof joined)
         return failure_set(failure, -ENAMETOOLONG, "%s: folder %s: too long", where,
                            json_quote(folder).text);
