@@ -1,0 +1,260 @@
+/*
+ * The handshake while the daemon's allocations and system calls fail: the 1st, the 2nd, the 3rd ...
+ * until none is left. Each time the client gets an answer or the end of its connection, nothing is
+ * left of it, and the next client is served.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "daemon/loop.h"
+#include "shm/region.h"
+#include "tests/support/control_rig.h"
+#include "tests/support/test.h"
+
+/* ---- the faults ------------------------------------------------------------------------------ */
+
+static bool is_armed;       /* only while the daemon runs, not while the client does */
+static unsigned calls_left; /* until the one that fails */
+static const char *failed;  /* its name; NULL: none yet */
+static int fault_errno;     /* 0: the one that suits the call */
+
+static bool fails(const char *name, int error)
+{
+    if (!is_armed || failed || --calls_left > 0)
+        return false;
+    failed = name;
+    errno = fault_errno ? fault_errno : error;
+    return true;
+}
+
+/* The declarations come first, for -Wmissing-prototypes. */
+#define WRAP(type, name, parameters, arguments, error, failure_value)           \
+    type __real_##name parameters;                                              \
+    type __wrap_##name parameters;                                              \
+    type __wrap_##name parameters                                               \
+    {                                                                           \
+        return fails(#name, error) ? (failure_value) : __real_##name arguments; \
+    }
+
+WRAP(void *, calloc, (size_t count, size_t bytes), (count, bytes), ENOMEM, NULL)
+WRAP(void *, malloc, (size_t bytes), (bytes), ENOMEM, NULL)
+WRAP(void *, aligned_alloc, (size_t alignment, size_t bytes), (alignment, bytes), ENOMEM, NULL)
+WRAP(int, memfd_create, (const char *name, unsigned flags), (name, flags), EMFILE, -1)
+WRAP(int, ftruncate, (int fd, off_t bytes), (fd, bytes), ENOMEM, -1)
+WRAP(void *, mmap, (void *at, size_t bytes, int protection, int flags, int fd, off_t offset),
+     (at, bytes, protection, flags, fd, offset), ENOMEM, MAP_FAILED)
+WRAP(int, madvise, (void *at, size_t bytes, int advice), (at, bytes, advice), ENOMEM, -1)
+WRAP(int, fstat, (int fd, struct stat *status), (fd, status), EIO, -1)
+WRAP(int, fstatfs, (int fd, struct statfs *status), (fd, status), EIO, -1)
+WRAP(int, eventfd, (unsigned value, int flags), (value, flags), EMFILE, -1)
+WRAP(int, getsockopt, (int fd, int level, int option, void *value, socklen_t *bytes),
+     (fd, level, option, value, bytes), EMFILE, -1)
+WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags),
+     EAGAIN, -1)
+WRAP(int, shutdown, (int fd, int how), (fd, how), ENOTCONN, -1)
+WRAP(ssize_t, recv, (int fd, void *bytes, size_t count, int flags), (fd, bytes, count, flags),
+     ECONNRESET, -1)
+WRAP(int, socket, (int family, int type, int protocol), (family, type, protocol), EMFILE, -1)
+WRAP(int, bind, (int fd, const struct sockaddr *address, socklen_t bytes), (fd, address, bytes),
+     EACCES, -1)
+WRAP(int, listen, (int fd, int backlog), (fd, backlog), EADDRINUSE, -1)
+WRAP(int, chmod, (const char *path, mode_t mode), (path, mode), EPERM, -1)
+WRAP(int, loop_accept, (struct loop * loop, struct loop_op *op, int fd), (loop, op, fd), EAGAIN,
+     -EAGAIN)
+WRAP(int, loop_receive, (struct loop * loop, struct loop_op *op, int fd, struct msghdr *message),
+     (loop, op, fd, message), EAGAIN, -EAGAIN)
+WRAP(int, loop_poll, (struct loop * loop, struct loop_op *op, int fd, uint32_t events),
+     (loop, op, fd, events), EAGAIN, -EAGAIN)
+WRAP(int, loop_timer, (struct loop * loop, struct loop_op *op, uint64_t deadline_ns),
+     (loop, op, deadline_ns), EAGAIN, -EAGAIN)
+
+int __real_fcntl(int fd, int command, ...);
+int __wrap_fcntl(int fd, int command, ...);
+int __wrap_fcntl(int fd, int command, ...)
+{
+    va_list arguments;
+    va_start(arguments, command);
+    long argument = va_arg(arguments, long);
+    va_end(arguments);
+    return fails("fcntl", EINVAL) ? -1 : __real_fcntl(fd, command, argument);
+}
+
+/* pidfd_open() alone goes through syscall(). */
+long __real_syscall(long number, long a, long b);
+long __wrap_syscall(long number, long a, long b);
+long __wrap_syscall(long number, long a, long b)
+{
+    return fails("syscall", ESRCH) ? -1 : __real_syscall(number, a, b);
+}
+
+/* ---- the script ------------------------------------------------------------------------------ */
+
+enum { FAULTS_MAX = 200, TURNS = 12 };
+
+static struct rig rig;
+
+static void turn(void)
+{
+    is_armed = true;
+    int err = 1;
+    for (int i = 0; i < TURNS && err == 1; i++)
+        err = control_turn(rig.control, 500000);
+    is_armed = false;
+    /* The signal's, the report's and the tick's operations are what the daemon lives by. */
+    if (err != 1 && !(err == -EAGAIN && failed))
+        fail_msg("after %s failed the daemon stops: %s", failed ? failed : "nothing",
+                 strerror(-err));
+}
+
+/* What is on the socket now. */
+static ssize_t take_answer(int fd, struct answer *ret_answer)
+{
+    memset(ret_answer, 0, sizeof *ret_answer);
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(RIG_FDS_MAX * sizeof(int))];
+    struct iovec part = {.iov_base = &ret_answer->message, .iov_len = sizeof ret_answer->message};
+    struct msghdr header = {.msg_iov = &part,
+                            .msg_iovlen = 1,
+                            .msg_control = control,
+                            .msg_controllen = sizeof control};
+    ssize_t got = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    struct cmsghdr *rights = got > 0 ? CMSG_FIRSTHDR(&header) : NULL;
+    if (rights) {
+        ret_answer->fd_count = (uint32_t)((rights->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(ret_answer->fds, CMSG_DATA(rights), ret_answer->fd_count * sizeof(int));
+    }
+    return got < 0 ? -errno : got;
+}
+
+/* Says hello and attaches as far as it is let; true: it was served. */
+static bool try_to_enter(int fd)
+{
+    struct answer answer;
+    struct region half;
+    struct message_hello hello = rig_hello();
+    struct message_attach attach = rig_attach();
+    rig_send(fd, &hello, sizeof hello, NULL, 0);
+    turn();
+    if (take_answer(fd, &answer) != sizeof answer.message.welcome)
+        return false;
+    assert_int_equal(answer.fd_count, MESSAGE_WELCOME_FDS);
+    struct geometry geometry = answer.message.welcome.geometry;
+    rig_close_fds(&answer);
+
+    assert_int_equal(region_create(&half, "test-client", client_half_bytes(&geometry)), 0);
+    rig_send(fd, &attach, sizeof attach, &half.fd, 1);
+    region_fini(&half);
+    turn();
+    return take_answer(fd, &answer) == sizeof answer.message.ready &&
+           answer.message.header.kind == MESSAGE_READY;
+}
+
+/* One client from connect() to close(). */
+static bool one_client(void)
+{
+    int fd = rig_connect(&rig);
+    bool was_served = try_to_enter(fd);
+    close(fd);
+    turn();
+    return was_served;
+}
+
+static void handshake_survives_each_fault(void **state)
+{
+    unsigned served = 0, refused = 0;
+    fault_errno = *(int *)*state;
+    for (unsigned n = 1; n <= FAULTS_MAX; n++) {
+        rig_init(&rig);
+        rig.config.handshake_ns = 2000000000;
+        rig_open(&rig);
+        rig_turn(&rig);
+        int descriptors = test_open_descriptors(), mappings = rig_mappings();
+
+        failed = NULL;
+        calls_left = n;
+        bool was_served = one_client();
+        served += was_served;
+        refused += !was_served;
+        const char *what = failed;
+        failed = "nothing more";
+        rig_until_descriptors(&rig, descriptors);
+        if (rig_mappings() != mappings)
+            fail_msg("call %u (%s): %d mappings, not %d", n, what, rig_mappings(), mappings);
+        assert_int_equal(rig.engine.session_count, 0);
+
+        if (control_turn(rig.control, 0) == 1) { /* the next one is served */
+            int fd = rig_connect(&rig);
+            rig_enter(&rig, fd);
+            close(fd);
+            rig_until_descriptors(&rig, descriptors);
+        }
+        rig_fini(&rig);
+        if (!what) { /* nothing was left to fail */
+            assert_true(was_served);
+            assert_true(refused > 10 && served >= 1);
+            return;
+        }
+    }
+    fail_msg("more than %d calls", FAULTS_MAX);
+}
+
+static void opening_survives_each_fault(void **state)
+{
+    for (unsigned n = 1; n <= FAULTS_MAX; n++) {
+        rig_init(&rig);
+        int descriptors = test_open_descriptors();
+        struct failure failure = {""};
+        struct control_options options = {.config = &rig.config,
+                                          .engine = &rig.engine,
+                                          .board = &rig.board,
+                                          .signal_fd = rig.signal_pipe[0]};
+        fault_errno = 0;
+        failed = NULL;
+        calls_left = n;
+        is_armed = true;
+        int err = control_open(&rig.control, &options, &failure);
+        is_armed = false;
+        if (err < 0) {
+            assert_non_null(failed);
+            if (!failure.text[0])
+                fail_msg("%s failed, and nothing is said of it", failed);
+            assert_null(rig.control);
+            assert_int_equal(test_open_descriptors(), descriptors);
+            if (access(rig.config.socket_path, F_OK) == 0)
+                fail_msg("%s failed, and the socket is left behind", failed);
+        }
+        bool is_done = !failed;
+        failed = "nothing more";
+        rig_fini(&rig);
+        if (is_done) {
+            assert_int_equal(err, 0);
+            assert_true(n > 8);
+            return;
+        }
+    }
+    fail_msg("more than %d calls", FAULTS_MAX);
+}
+
+int main(void)
+{
+    /* What suits each call; and some that have a meaning of their own in the daemon. */
+    static int suitable = 0, none = ENOMEM, again = EAGAIN, full = EMFILE, absent = ENOPROTOOPT;
+    const struct CMUnitTest tests[] = {
+        {"handshake_survives_each_fault", handshake_survives_each_fault, NULL, NULL, &suitable},
+        {"handshake_survives_enomem", handshake_survives_each_fault, NULL, NULL, &none},
+        {"handshake_survives_eagain", handshake_survives_each_fault, NULL, NULL, &again},
+        {"handshake_survives_emfile", handshake_survives_each_fault, NULL, NULL, &full},
+        {"handshake_survives_enoprotoopt", handshake_survives_each_fault, NULL, NULL, &absent},
+        cmocka_unit_test(opening_survives_each_fault),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
