@@ -46,7 +46,7 @@ same plain "$special" 'user text never becomes a special token'
 refuses 'no tokenizer' 1 "$work" "$autoglm" tokenize --tokenizer "$work"
 
 # The daemon, in the foreground and without a configuration file.
-refuses 'no model' 1 model "$autoglmd" --socket "$work/socket"
+refuses 'no model' 2 model "$autoglmd" --socket "$work/socket"
 refuses 'no such model' 1 "$work/nothing" "$autoglmd" --model "a=$work/nothing" --socket "$work/socket"
 refuses 'wrong flag' 2 -- "$autoglmd" --sokcet "$work/socket"
 export AUTOGLM_SOCKET=$work/socket
