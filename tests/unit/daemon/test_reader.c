@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,6 +95,27 @@ int __wrap_reader_settle(struct reader_block *block, int64_t result, struct read
             result = bend.result;
     }
     return __real_reader_settle(block, result, ret_fault);
+}
+
+/* How many submissions go well before the others fail with `result`; result 0: all. */
+static struct {
+    unsigned before;
+    unsigned failures; /* after so many, all goes well again */
+    int result;
+} breakage;
+
+int __real_io_uring_submit_and_wait(struct io_uring *ring, unsigned count);
+int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned count);
+
+int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned count)
+{
+    if (breakage.result < 0 && breakage.before > 0) {
+        breakage.before--;
+    } else if (breakage.result < 0 && breakage.failures > 0) {
+        breakage.failures--;
+        return breakage.result;
+    }
+    return __real_io_uring_submit_and_wait(ring, count);
 }
 
 /* Four pieces, out of order: two that merge, one to the very end of the file, one loose. */
@@ -360,6 +382,16 @@ static void progress_grows_to_the_total(void **state)
     }
 }
 
+/* What is still in flight after a return would land in the memory that is watched here. */
+static void check_silence(const struct fixture *fixture)
+{
+    memset(fixture->memory, 0x5A, MEMORY_BYTES);
+    usleep(20000);
+    for (size_t at = 0; at < MEMORY_BYTES; at++)
+        if (fixture->memory[at] != 0x5A)
+            fail_msg("written after the return at %zu", at);
+}
+
 static void a_cancel_ends_the_reading_with_nothing_in_flight(void **state)
 {
     const struct fixture *fixture = *state;
@@ -378,13 +410,35 @@ static void a_cancel_ends_the_reading_with_nothing_in_flight(void **state)
         /* Other threads may be done before the calling one reports for the first time. */
         atomic_store(&watch.cancel, options.path == READER_THREADS);
         assert_int_equal(read_with(fixture, &options, &stats, &fault), -ECANCELED);
-        /* What is still in flight would land here. */
-        memset(fixture->memory, 0x5A, MEMORY_BYTES);
-        usleep(20000);
-        for (size_t at = 0; at < MEMORY_BYTES; at++)
-            if (fixture->memory[at] != 0x5A)
-                fail_msg("way %zu wrote after its return at %zu", i, at);
+        check_silence(fixture);
     }
+}
+
+static void a_ring_that_breaks_is_drained_before_the_return(void **state)
+{
+    const struct fixture *fixture = *state;
+    static const struct reader_options options = {
+        .path = READER_RING, .cache = READER_DIRECT, .block_bytes = PAGE, .depth = 16};
+    struct reader_stats stats;
+    struct reader_fault fault;
+    if (skip_way(fixture, 0))
+        skip();
+    for (unsigned before = 0; before < 8; before++) {
+        breakage = (typeof(breakage)){before, UINT32_MAX, -EBADR};
+        int err = read_with(fixture, &options, &stats, &fault);
+        breakage.result = 0;
+        assert_int_equal(err, -EBADR);
+        check_silence(fixture);
+        breakage = (typeof(breakage)){before, 5, -EAGAIN};
+        err = read_with(fixture, &options, &stats, &fault);
+        breakage.result = 0;
+        assert_int_equal(err, 0);
+        check_memory(fixture);
+    }
+    breakage = (typeof(breakage)){3, UINT32_MAX, -EBUSY};
+    assert_int_equal(read_with(fixture, &options, &stats, &fault), -EBUSY);
+    breakage.result = 0;
+    check_silence(fixture);
 }
 
 static void nothing_to_read_is_no_error(void **state)
@@ -413,6 +467,7 @@ int main(void)
         WITH_FILES(a_file_that_shrinks_is_noticed_not_waited_for),
         WITH_FILES(progress_grows_to_the_total),
         WITH_FILES(a_cancel_ends_the_reading_with_nothing_in_flight),
+        WITH_FILES(a_ring_that_breaks_is_drained_before_the_return),
         WITH_FILES(nothing_to_read_is_no_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

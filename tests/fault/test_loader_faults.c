@@ -1,0 +1,421 @@
+/* The loader with the 1st, 2nd, 3rd ... allocation or system call failing, until none is left to
+ * fail. Each time it either opens the very same model or says why not; nothing leaks. */
+#include "tests/support/test.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <liburing.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "daemon/model.h"
+#include "daemon/reader_plan.h"
+#include "daemon/weights.h"
+#include "tests/support/model_files.h"
+
+enum fault_kind {
+    FAULT_ALLOCATIONS,
+    FAULT_CALLS,
+    FAULT_SHORT_READS, /* one byte instead of what was asked for */
+    FAULT_EMPTY_READS, /* the end of the file */
+    FAULT_INTERRUPTED_READS,
+};
+
+static struct {
+    atomic_bool armed;
+    enum fault_kind kind;
+    unsigned victim; /* 1: the first */
+    atomic_uint seen;
+    atomic_int live_allocations;
+    bool no_ring;
+    atomic_bool disk_error; /* the same read fails again when it is repeated */
+} faults;
+
+/* Whether this point, which belongs to the kind, is the one to fail. */
+static bool strikes(enum fault_kind kind)
+{
+    if (!atomic_load(&faults.armed) || faults.kind != kind)
+        return false;
+    return atomic_fetch_add(&faults.seen, 1) + 1 == faults.victim;
+}
+
+static bool call_fails(int err)
+{
+    if (!strikes(FAULT_CALLS))
+        return false;
+    errno = err;
+    return true;
+}
+
+static void *count_allocation(void *memory)
+{
+    if (memory && atomic_load(&faults.armed))
+        atomic_fetch_add(&faults.live_allocations, 1);
+    return memory;
+}
+
+void *__real_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__real_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__real_aligned_alloc(size_t alignment, size_t bytes);
+void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
+void __real_free(void *memory);
+void __wrap_free(void *memory);
+__attribute__((format(printf, 2, 3))) int __wrap_asprintf(char **ret_text, const char *format, ...);
+char *__real_realpath(const char *path, char *resolved);
+char *__wrap_realpath(const char *path, char *resolved);
+int __real_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...);
+int __real_access(const char *path, int mode);
+int __wrap_access(const char *path, int mode);
+int __real_fstat(int fd, struct stat *status);
+int __wrap_fstat(int fd, struct stat *status);
+int __real_fstatfs(int fd, struct statfs *status);
+int __wrap_fstatfs(int fd, struct statfs *status);
+int __real_statx(int fd, const char *path, int flags, unsigned mask, struct statx *status);
+int __wrap_statx(int fd, const char *path, int flags, unsigned mask, struct statx *status);
+FILE *__real_fopen(const char *path, const char *mode);
+FILE *__wrap_fopen(const char *path, const char *mode);
+ssize_t __real_read(int fd, void *buffer, size_t bytes);
+ssize_t __wrap_read(int fd, void *buffer, size_t bytes);
+ssize_t __real_pread(int fd, void *buffer, size_t bytes, off_t offset);
+ssize_t __wrap_pread(int fd, void *buffer, size_t bytes, off_t offset);
+ssize_t __real_preadv2(int fd, const struct iovec *vectors, int count, off_t offset, int flags);
+ssize_t __wrap_preadv2(int fd, const struct iovec *vectors, int count, off_t offset, int flags);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                          void *(*function)(void *), void *argument);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                          void *(*function)(void *), void *argument);
+int __real_io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags);
+int __wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags);
+int __real_io_uring_submit_and_wait(struct io_uring *ring, unsigned count);
+int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned count);
+int __real_reader_settle(struct reader_block *block, int64_t result,
+                         struct reader_fault *ret_fault);
+int __wrap_reader_settle(struct reader_block *block, int64_t result,
+                         struct reader_fault *ret_fault);
+
+void *__wrap_malloc(size_t bytes)
+{
+    return strikes(FAULT_ALLOCATIONS) ? NULL : count_allocation(__real_malloc(bytes));
+}
+
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    return strikes(FAULT_ALLOCATIONS) ? NULL : count_allocation(__real_calloc(count, bytes));
+}
+
+void *__wrap_aligned_alloc(size_t alignment, size_t bytes)
+{
+    return strikes(FAULT_ALLOCATIONS) ? NULL
+                                      : count_allocation(__real_aligned_alloc(alignment, bytes));
+}
+
+void __wrap_free(void *memory)
+{
+    if (memory && atomic_load(&faults.armed))
+        atomic_fetch_sub(&faults.live_allocations, 1);
+    __real_free(memory);
+}
+
+int __wrap_asprintf(char **ret_text, const char *format, ...)
+{
+    if (strikes(FAULT_ALLOCATIONS))
+        return -1;
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vasprintf(ret_text, format, arguments);
+    va_end(arguments);
+    count_allocation(length < 0 ? NULL : *ret_text);
+    return length;
+}
+
+char *__wrap_realpath(const char *path, char *resolved)
+{
+    return call_fails(EACCES) ? NULL : count_allocation(__real_realpath(path, resolved));
+}
+
+int __wrap_open(const char *path, int flags, ...)
+{
+    return call_fails(EMFILE) ? -1 : __real_open(path, flags);
+}
+
+int __wrap_access(const char *path, int mode)
+{
+    return call_fails(EACCES) ? -1 : __real_access(path, mode);
+}
+
+int __wrap_fstat(int fd, struct stat *status)
+{
+    return call_fails(EIO) ? -1 : __real_fstat(fd, status);
+}
+
+int __wrap_fstatfs(int fd, struct statfs *status)
+{
+    return call_fails(ENOSYS) ? -1 : __real_fstatfs(fd, status);
+}
+
+int __wrap_statx(int fd, const char *path, int flags, unsigned mask, struct statx *status)
+{
+    return call_fails(ENOSYS) ? -1 : __real_statx(fd, path, flags, mask, status);
+}
+
+FILE *__wrap_fopen(const char *path, const char *mode)
+{
+    return call_fails(EMFILE) ? NULL : __real_fopen(path, mode);
+}
+
+/* A read's fate: -1 with errno, 0, fewer bytes, or `*bytes` as they were. */
+static bool bend_read(size_t *bytes, ssize_t *ret_result)
+{
+    *ret_result = -1;
+    if (call_fails(EIO))
+        return true;
+    if (strikes(FAULT_INTERRUPTED_READS)) {
+        errno = EINTR;
+        return true;
+    }
+    *ret_result = 0;
+    if (strikes(FAULT_EMPTY_READS))
+        return true;
+    if (strikes(FAULT_SHORT_READS) && *bytes > 1)
+        *bytes = 1;
+    return false;
+}
+
+ssize_t __wrap_read(int fd, void *buffer, size_t bytes)
+{
+    ssize_t result;
+    return bend_read(&bytes, &result) ? result : __real_read(fd, buffer, bytes);
+}
+
+ssize_t __wrap_pread(int fd, void *buffer, size_t bytes, off_t offset)
+{
+    ssize_t result;
+    return bend_read(&bytes, &result) ? result : __real_pread(fd, buffer, bytes, offset);
+}
+
+ssize_t __wrap_preadv2(int fd, const struct iovec *vectors, int count, off_t offset, int flags)
+{
+    return call_fails(EOPNOTSUPP) ? -1 : __real_preadv2(fd, vectors, count, offset, flags);
+}
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                          void *(*function)(void *), void *argument)
+{
+    return strikes(FAULT_CALLS) ? EAGAIN
+                                : __real_pthread_create(thread, attributes, function, argument);
+}
+
+int __wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags)
+{
+    if (faults.no_ring)
+        return -EPERM;
+    return strikes(FAULT_CALLS) ? -EPERM : __real_io_uring_queue_init(entries, ring, flags);
+}
+
+int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned count)
+{
+    if (strikes(FAULT_CALLS))
+        return -EBADR;
+    return strikes(FAULT_INTERRUPTED_READS) ? -EINTR : __real_io_uring_submit_and_wait(ring, count);
+}
+
+/* What the ring brings is bent here; what pread() brings was bent above. */
+int __wrap_reader_settle(struct reader_block *block, int64_t result, struct reader_fault *ret_fault)
+{
+    if (!faults.no_ring && atomic_load(&faults.armed)) {
+        if (strikes(FAULT_CALLS) || atomic_load(&faults.disk_error)) {
+            result = -EIO;
+            atomic_store(&faults.disk_error, true);
+        } else if (strikes(FAULT_INTERRUPTED_READS)) {
+            result = -EINTR;
+        } else if (strikes(FAULT_EMPTY_READS)) {
+            result = 0;
+        } else if (strikes(FAULT_SHORT_READS) && result > 1) {
+            result = 1;
+        }
+    }
+    return __real_reader_settle(block, result, ret_fault);
+}
+
+struct fixture {
+    char folder[4096];
+    struct backend *backend;
+};
+
+static void write_text(const char *folder, const char *name, const char *text)
+{
+    test_write_file(folder, name, text, strlen(text));
+}
+
+static int set_up(void **state)
+{
+    static struct fixture fixture;
+    const char *why;
+    test_folder(fixture.folder);
+    test_write_model(fixture.folder, &(struct test_model){.architecture = "LlamaForCausalLM",
+                                                          .type = "F16",
+                                                          .layers = 1,
+                                                          .shards = 2,
+                                                          .remainder = 0});
+    write_text(fixture.folder, "generation_config.json", "{\"eos_token_id\": 9}");
+    write_text(fixture.folder, "tokenizer.model", "YQ== 0\nYg== 1\n");
+    write_text(fixture.folder, "tokenizer_config.json", "{\"added_tokens_decoder\": {\"99\": {}}}");
+    assert_int_equal(backend_open(&fixture.backend,
+                                  &(struct backend_options){.device = "cpu", .threads = 1}, &why),
+                     0);
+    *state = &fixture;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *fixture = *state;
+    backend_close(fixture->backend);
+    test_remove_folder(fixture->folder);
+    return 0;
+}
+
+static void check_bytes(const struct tensor *tensor, const char *name)
+{
+    const unsigned char *bytes = tensor->data;
+    for (uint64_t i = 0; i < tensor_bytes(tensor); i++)
+        if (bytes[i] != test_tensor_byte(name, i))
+            fail_msg("%s differs at %llu", name, (unsigned long long)i);
+}
+
+/* A fault on the way may cost speed, but nothing of the model. */
+static void check_model(const struct model *model)
+{
+    assert_int_equal(model->config.vocab_size, 100);
+    assert_int_equal(model->config.eos_count, 3);
+    check_bytes(&model->embedding, "model.embed_tokens.weight");
+    check_bytes(&model->final_norm, "model.norm.weight");
+    check_bytes(&model->head, "lm_head.weight");
+    check_bytes(&model->layers[0].v, "model.layers.0.self_attn.v_proj.weight");
+    check_bytes(&model->layers[0].down, "model.layers.0.mlp.down_proj.weight");
+}
+
+/* One opening with the victim-th point failing. Returns what model_open() did; *ret_struck: there
+ * was such a point. */
+static int open_once(const struct fixture *fixture, unsigned victim, bool direct_io,
+                     bool *ret_struck)
+{
+    struct model *model = NULL;
+    struct failure failure = {""};
+    int descriptors = test_open_descriptors();
+    faults.victim = victim;
+    atomic_store(&faults.seen, 0);
+    atomic_store(&faults.live_allocations, 0);
+    atomic_store(&faults.disk_error, false);
+    atomic_store(&faults.armed, true);
+    int err = model_open(&model, "tiny", fixture->folder, fixture->backend,
+                         &(struct model_options){.direct_io = direct_io}, &failure);
+    if (err == 0) {
+        atomic_store(&faults.disk_error, false);
+        check_model(model);
+    } else {
+        if (err > 0 || model || strlen(failure.text) < 10)
+            fail_msg("point %u: %d, \"%s\"", victim, err, failure.text);
+    }
+    model_close(model, fixture->backend);
+    atomic_store(&faults.armed, false);
+    assert_int_equal(test_open_descriptors(), descriptors);
+    if (atomic_load(&faults.live_allocations) != 0)
+        fail_msg("point %u: %d allocations leak after %d", victim,
+                 atomic_load(&faults.live_allocations), err);
+    *ret_struck = atomic_load(&faults.seen) >= victim;
+    return err;
+}
+
+struct outcome {
+    unsigned struck;
+    unsigned failed;
+    int last_err;
+};
+
+/* Fails every point of the kind in turn. */
+static struct outcome fail_each(const struct fixture *fixture, enum fault_kind kind, bool direct_io,
+                                bool no_ring)
+{
+    struct outcome outcome = {0};
+    faults.kind = kind;
+    faults.no_ring = no_ring;
+    for (unsigned victim = 1;; victim++) {
+        bool struck;
+        int err = open_once(fixture, victim, direct_io, &struck);
+        if (!struck) {
+            assert_int_equal(err, 0);
+            return outcome;
+        }
+        outcome.struck++;
+        outcome.failed += err < 0;
+        if (err < 0)
+            outcome.last_err = err;
+        assert_true(victim < 100000);
+    }
+}
+
+static void every_allocation_that_fails_is_told_and_leaks_nothing(void **state)
+{
+    for (int no_ring = 0; no_ring <= 1; no_ring++) {
+        struct outcome outcome = fail_each(*state, FAULT_ALLOCATIONS, true, no_ring);
+        assert_true(outcome.struck > 100);
+        assert_int_equal(outcome.failed, outcome.struck);
+        assert_int_equal(outcome.last_err, -ENOMEM);
+    }
+}
+
+static void every_system_call_that_fails_is_told_or_made_up_for(void **state)
+{
+    for (int way = 0; way < 4; way++) {
+        struct outcome outcome = fail_each(*state, FAULT_CALLS, way & 1, way & 2);
+        assert_true(outcome.struck > 20);
+        assert_true(outcome.failed > 10 && outcome.failed < outcome.struck);
+    }
+}
+
+static void short_reads_and_interrupted_ones_change_nothing(void **state)
+{
+    for (int way = 0; way < 4; way++) {
+        struct outcome outcome = fail_each(*state, FAULT_SHORT_READS, way & 1, way & 2);
+        assert_true(outcome.struck > 10);
+        assert_int_equal(outcome.failed, 0);
+        outcome = fail_each(*state, FAULT_INTERRUPTED_READS, way & 1, way & 2);
+        assert_true(outcome.struck > 10);
+        assert_int_equal(outcome.failed, 0);
+    }
+}
+
+static void files_that_end_early_are_always_noticed(void **state)
+{
+    for (int way = 0; way < 4; way++) {
+        struct outcome outcome = fail_each(*state, FAULT_EMPTY_READS, way & 1, way & 2);
+        assert_true(outcome.struck > 5);
+        /* The last read of each of these asks whether it has grown: it is empty by right. */
+        enum { SMALL_FILES = 5 };
+        assert_int_equal(outcome.failed + SMALL_FILES, outcome.struck);
+    }
+}
+
+int main(void)
+{
+    cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = __wrap_malloc, .free_fn = __wrap_free});
+#define WITH_MODEL(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        WITH_MODEL(every_allocation_that_fails_is_told_and_leaks_nothing),
+        WITH_MODEL(every_system_call_that_fails_is_told_or_made_up_for),
+        WITH_MODEL(short_reads_and_interrupted_ones_change_nothing),
+        WITH_MODEL(files_that_end_early_are_always_noticed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
