@@ -2,10 +2,10 @@
  * Rotary position embedding, and the way into the cache.
  */
 #include <assert.h>
+#include <string.h>
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/half.h"
-#include "kernels/cpu/vector.h"
 
 struct rotary_job {
     const struct attention_shape *shape;
@@ -18,9 +18,8 @@ struct rotary_job {
     uint32_t layer;
 };
 
-/* Turns the pairs of one head, from `in` to `out`, which may be the same. */
-static void turn_head(const struct attention_shape *shape, const float *cos_sin, const float *in,
-                      float *out)
+/* Turns the pairs of one head, in place. */
+static void turn_head(const struct attention_shape *shape, const float *cos_sin, float *head)
 {
     uint32_t pairs = shape->rotary_dims / 2;
     uint32_t stride = shape->rotary == ROTARY_HALVES ? 1 : 2;
@@ -28,14 +27,11 @@ static void turn_head(const struct attention_shape *shape, const float *cos_sin,
     for (uint32_t i = 0; i < pairs; i++) {
         float cosine = cos_sin[2 * i];
         float sine = cos_sin[2 * i + 1];
-        float x0 = in[i * stride];
-        float x1 = in[i * stride + partner];
-        out[i * stride] = x0 * cosine - x1 * sine;
-        out[i * stride + partner] = x1 * cosine + x0 * sine;
+        float x0 = head[i * stride];
+        float x1 = head[i * stride + partner];
+        head[i * stride] = x0 * cosine - x1 * sine;
+        head[i * stride + partner] = x1 * cosine + x0 * sine;
     }
-    if (in != out)
-        for (uint32_t d = shape->rotary_dims; d < shape->head_dim; d++)
-            out[d] = in[d];
 }
 
 static void store_row(const struct kv_cache *cache, const float *from, char *to)
@@ -62,7 +58,7 @@ static void rotary_chunk(void *argument, uint32_t row, uint32_t thread)
 
     float *q = job->q + (size_t)row * shape->heads * dims;
     for (uint32_t head = 0; head < shape->heads; head++)
-        turn_head(shape, cos_sin, q + (size_t)head * dims, q + (size_t)head * dims);
+        turn_head(shape, cos_sin, q + (size_t)head * dims);
 
     uint32_t position = batch->positions[row];
     uint32_t entry = position / cache->options.block_tokens;
@@ -76,7 +72,8 @@ static void rotary_chunk(void *argument, uint32_t row, uint32_t thread)
     const float *v = job->v + (size_t)row * shape->kv_heads * dims;
     for (uint32_t head = 0; head < shape->kv_heads; head++) {
         float turned[CPU_HEAD_DIM_MAX];
-        turn_head(shape, cos_sin, k + (size_t)head * dims, turned);
+        memcpy(turned, k + (size_t)head * dims, dims * sizeof *turned);
+        turn_head(shape, cos_sin, turned);
         store_row(cache, turned, cpu_cache_row(cache, job->layer, block, 0, head, token));
         store_row(cache, v + (size_t)head * dims,
                   cpu_cache_row(cache, job->layer, block, 1, head, token));

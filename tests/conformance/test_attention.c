@@ -71,7 +71,7 @@ static void check_head(const struct world *world, uint32_t s, uint32_t position,
     uint32_t dims = shape->head_dim;
     uint32_t kv_head = head / (shape->heads / shape->kv_heads);
     size_t q_at = ((size_t)position * shape->heads + head) * dims;
-    double q[256], k[256], *scores = malloc((position + 1) * sizeof *scores);
+    double q[256] = {0}, k[256] = {0}, *scores = malloc((position + 1) * sizeof *scores);
     assert_non_null(scores);
     exact_turn(world, position, sequence->q + q_at, q);
 
@@ -193,7 +193,7 @@ static void queries_are_turned_in_place(void **state)
             assert_non_null(q);
             world_run(&world, &(struct segment){.sequence = 1, .count = length}, 1, q);
             for (uint32_t at = 0; at < length * shape.heads; at++) {
-                double exact[256];
+                double exact[256] = {0};
                 const float *from = world.sequences[1].q + (size_t)at * shape.head_dim;
                 exact_turn(&world, at / shape.heads, from, exact);
                 for (uint32_t d = 0; d < shape.head_dim; d++)
@@ -221,7 +221,7 @@ static void scores_beyond_the_range_of_exp_leave_no_trace(void **state)
         world_init(&world, 1, &shape, &length, 1, true);
         for (uint32_t i = 0; i < length * 4; i++) {
             world.sequences[0].q[i] = 100;
-            world.sequences[0].k[i] = i / 4 == 1 ? 10 : -10 + (float)(i / 4) / 8;
+            world.sequences[0].k[i] = i / 4 == 1 ? 10 : -10 + (float)(i & ~3u) / 32;
         }
         world_open_cache(&world, backend, TENSOR_F16, 16, 1);
         run_all(&world, 40);

@@ -71,7 +71,7 @@ static void run(struct backend *backend, const struct layer *layer, const float 
 static void check_batch(struct backend *backend, const struct layer *layer, const float *in,
                         const float *alone, uint32_t rows, uint64_t seed)
 {
-    uint32_t order[ROWS];
+    uint32_t order[ROWS] = {0};
     struct random random = {seed};
     for (uint32_t i = 0; i < ROWS; i++) {
         uint32_t j = random_u32(&random) % (i + 1);

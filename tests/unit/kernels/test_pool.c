@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,13 +100,14 @@ struct meeting {
     _Atomic uint32_t seen[2];
 };
 
-/* Ends only when the other chunk runs at the same time (or after two seconds). */
+/* Ends only when the other chunk runs at the same time (or after some seconds). */
 static void meet(void *job, uint32_t chunk, uint32_t thread)
 {
     struct meeting *meeting = job;
     atomic_fetch_add(&meeting->present, 1);
-    for (int i = 0; i < 2000 && atomic_load(&meeting->present) < 2; i++)
-        usleep(1000);
+    time_t start = time(NULL);
+    while (atomic_load(&meeting->present) < 2 && time(NULL) < start + 3)
+        sched_yield();
     atomic_store(&meeting->seen[chunk], atomic_load(&meeting->present));
 }
 
@@ -123,11 +125,47 @@ static void helpers_work_beside_the_caller(void **state)
     pool_close(pool);
 }
 
-static uint64_t processor_ns(void)
+static uint64_t clock_ns(clockid_t clock)
 {
     struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void stay_busy(uint64_t ns)
+{
+    uint64_t start_ns = clock_ns(CLOCK_MONOTONIC);
+    while (clock_ns(CLOCK_MONOTONIC) - start_ns < ns)
+        ;
+}
+
+struct late_meeting {
+    struct meeting meeting;
+    uint64_t linger_ns;
+};
+
+/* The helper's chunk ends later than the caller's: about when the caller falls asleep. */
+static void meet_and_linger(void *job, uint32_t chunk, uint32_t thread)
+{
+    struct late_meeting *late = job;
+    meet(&late->meeting, chunk, thread);
+    if (thread)
+        stay_busy(late->linger_ns);
+}
+
+static void no_wake_up_is_lost_at_the_moment_of_falling_asleep(void **state)
+{
+    struct pool *pool;
+    assert_int_equal(pool_open(&pool, 2), 0);
+    /* Spinning ends after 100 us, give or take a look at the clock. */
+    for (uint64_t round = 0; round < 3000; round++) {
+        struct late_meeting late = {.linger_ns = 96000 + round % 150 * 100};
+        stay_busy(97000 + round % 137 * 100);
+        pool_run(pool, meet_and_linger, &late, 2);
+        assert_int_equal(late.meeting.seen[0], 2);
+        assert_int_equal(late.meeting.seen[1], 2);
+    }
+    pool_close(pool);
 }
 
 static void an_idle_pool_uses_no_processor_time(void **state)
@@ -136,10 +174,10 @@ static void an_idle_pool_uses_no_processor_time(void **state)
     assert_int_equal(pool_open(&pool, 4), 0);
     struct counting counting = {.threads = 4};
     run_and_check(pool, &counting, 100);
-    usleep(20 * 1000); /* time to fall asleep */
-    uint64_t before_ns = processor_ns();
+    usleep(100 * 1000); /* time to fall asleep */
+    uint64_t before_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
     usleep(200 * 1000);
-    assert_true(processor_ns() - before_ns < 1000 * 1000); /* half a percent */
+    assert_true(clock_ns(CLOCK_PROCESS_CPUTIME_ID) - before_ns < 1000 * 1000); /* half a percent */
     pool_close(pool);
 }
 
@@ -173,6 +211,7 @@ int main(void)
         cmocka_unit_test(loops_follow_each_other_after_pauses_of_any_length),
         cmocka_unit_test(a_slow_chunk_is_waited_for),
         cmocka_unit_test(helpers_work_beside_the_caller),
+        cmocka_unit_test(no_wake_up_is_lost_at_the_moment_of_falling_asleep),
         cmocka_unit_test(an_idle_pool_uses_no_processor_time),
         cmocka_unit_test(a_thread_that_cannot_be_had_is_an_error_and_leaves_nothing),
         cmocka_unit_test(numbers_of_threads_without_sense_are_refused),
