@@ -26,8 +26,10 @@ enum {
     SEQUENCE_BLOCKS = 20,
 };
 
-/* Calls that allocate; forward_run() makes none. */
+/* Calls that allocate; forward_run() makes none. The one with the number failing_allocation,
+ * counted from 1, fails. */
 static int allocations;
+static int failing_allocation;
 
 void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t count, size_t bytes);
@@ -40,26 +42,22 @@ void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
 
 void *__wrap_malloc(size_t bytes)
 {
-    allocations++;
-    return __real_malloc(bytes);
+    return ++allocations == failing_allocation ? NULL : __real_malloc(bytes);
 }
 
 void *__wrap_calloc(size_t count, size_t bytes)
 {
-    allocations++;
-    return __real_calloc(count, bytes);
+    return ++allocations == failing_allocation ? NULL : __real_calloc(count, bytes);
 }
 
 void *__wrap_realloc(void *memory, size_t bytes)
 {
-    allocations++;
-    return __real_realloc(memory, bytes);
+    return ++allocations == failing_allocation ? NULL : __real_realloc(memory, bytes);
 }
 
 void *__wrap_aligned_alloc(size_t alignment, size_t bytes)
 {
-    allocations++;
-    return __real_aligned_alloc(alignment, bytes);
+    return ++allocations == failing_allocation ? NULL : __real_aligned_alloc(alignment, bytes);
 }
 
 /* What transformers computed; see tests/data/make_references.py. */
@@ -556,6 +554,31 @@ static void the_memory_is_known_before_and_refused_beyond_reason(void **state)
     close_rig(&rig);
 }
 
+static void an_allocation_that_fails_is_told_and_leaves_nothing(void **state)
+{
+    char folder[4096];
+    folder_of("glm", folder);
+    struct rig rig;
+    open_rig(&rig, folder, NULL, 1, TENSOR_F32);
+    struct forward_options options = {.rows_max = 16,
+                                      .logits_max = 16,
+                                      .cache_type = TENSOR_F16,
+                                      .cache_blocks = 4,
+                                      .block_tokens = 16};
+    struct forward *forward = NULL;
+    int err = -ENOMEM, failures = 0;
+    for (; err < 0; failures += err < 0) {
+        allocations = 0;
+        failing_allocation = failures + 1;
+        err = forward_open(&forward, rig.model, rig.backend, &options);
+        failing_allocation = 0;
+        assert_true(err == 0 || (err == -ENOMEM && !forward));
+    }
+    assert_int_equal(failures, 4); /* itself, the cache and its memory, the activations */
+    forward_close(forward);
+    close_rig(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -565,6 +588,7 @@ int main(void)
         cmocka_unit_test(the_other_rotary_pairing_gives_clearly_other_logits),
         cmocka_unit_test(a_trained_model_tells_its_story_word_for_word),
         cmocka_unit_test(hidden_states_of_the_original_code_are_reproduced),
+        cmocka_unit_test(an_allocation_that_fails_is_told_and_leaves_nothing),
         cmocka_unit_test(the_memory_is_known_before_and_refused_beyond_reason),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

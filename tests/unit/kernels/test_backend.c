@@ -5,6 +5,24 @@
 #include "kernels/backend.h"
 #include "tests/support/test.h"
 
+/* The allocation with this number, counted from 1, fails. */
+static int allocations, failing_allocation;
+
+void *__real_calloc(size_t count, size_t bytes);
+void *__real_aligned_alloc(size_t alignment, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
+
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    return ++allocations == failing_allocation ? NULL : __real_calloc(count, bytes);
+}
+
+void *__wrap_aligned_alloc(size_t alignment, size_t bytes)
+{
+    return ++allocations == failing_allocation ? NULL : __real_aligned_alloc(alignment, bytes);
+}
+
 static int open_cpu(struct backend **ret_backend, const char *variant, uint32_t threads,
                     const char **ret_why)
 {
@@ -144,6 +162,22 @@ static void caches_without_sense_or_beyond_memory_are_refused(void **state)
     backend_close(backend);
 }
 
+static void an_allocation_that_fails_is_told_and_leaves_nothing(void **state)
+{
+    struct backend *backend = NULL;
+    int err = -ENOMEM, failures = 0;
+    for (; err < 0; failures += err < 0) {
+        const char *why = NULL;
+        allocations = 0;
+        failing_allocation = failures + 1;
+        err = open_cpu(&backend, "plain", 2, &why);
+        failing_allocation = 0;
+        assert_true(err == 0 || (err == -ENOMEM && !backend && why));
+    }
+    assert_int_equal(failures, 4); /* itself, its scratch, the tiles, the pool */
+    backend_close(backend);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -153,6 +187,7 @@ int main(void)
         cmocka_unit_test(memory_is_aligned_to_pages_and_large_memory_to_huge_ones),
         cmocka_unit_test(what_is_uploaded_is_downloaded),
         cmocka_unit_test(the_cache_takes_keys_and_values_of_every_token),
+        cmocka_unit_test(an_allocation_that_fails_is_told_and_leaves_nothing),
         cmocka_unit_test(caches_without_sense_or_beyond_memory_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
