@@ -103,7 +103,7 @@ struct agl_client *daemon_connect(const struct daemon *daemon)
     return client;
 }
 
-int daemon_descriptors(const struct daemon *daemon)
+static int count_descriptors(const struct daemon *daemon)
 {
     char path[64];
     int count = 0;
@@ -114,6 +114,18 @@ int daemon_descriptors(const struct daemon *daemon)
         count += entry->d_name[0] != '.';
     closedir(folder);
     return count;
+}
+
+int daemon_descriptors(const struct daemon *daemon)
+{
+    /* Who has just left still has some for a moment. */
+    int least = count_descriptors(daemon);
+    for (int i = 0; i < 30; i++) {
+        sleep_ns(TRY_NS);
+        int count = count_descriptors(daemon);
+        least = count < least ? count : least;
+    }
+    return least;
 }
 
 /* Number of the line of /proc/PID/FILE that begins with `key`. */

@@ -29,7 +29,7 @@ void daemon_kill(struct daemon *daemon);
 /* Connects; fails the test if it cannot. */
 struct agl_client *daemon_connect(const struct daemon *daemon);
 
-/* Open descriptors of the process. */
+/* Open descriptors of the process, the fewest within 300 ms. */
 int daemon_descriptors(const struct daemon *daemon);
 
 /* Bytes of address space that it maps (VmSize), for leak checks. */
