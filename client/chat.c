@@ -205,8 +205,7 @@ static void add_joined(struct prompt *prompt, const char *head, const char *text
         prompt->err = -ENOMEM;
         return;
     }
-    memcpy(joined, head, head_bytes);
-    memcpy(joined + head_bytes, text, text_bytes + 1);
+    strcpy(stpcpy(joined, head), text);
     add_text(prompt, joined, head_bytes + text_bytes);
     free(joined);
 }

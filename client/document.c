@@ -75,11 +75,11 @@ close_fd:
 /* True if a string of the JSON text holds a NUL, plain or as \u0000. */
 static bool holds_nul(const char *text, size_t bytes)
 {
-    if (memchr(text, 0, bytes))
-        return true;
     const char *end = text + bytes;
     const char *at = text;
-    while ((at = memchr(at, '\\', (size_t)(end - at)))) {
+    if (bytes > 0 && memchr(text, 0, bytes))
+        return true;
+    while (at < end && (at = memchr(at, '\\', (size_t)(end - at)))) {
         if (end - at >= 6 && memcmp(at, "\\u0000", 6) == 0)
             return true;
         at += end - at >= 2 ? 2 : 1;

@@ -167,7 +167,7 @@ static int split_merge(const cJSON *merge, const char *ret_half[2], size_t ret_l
     if (cJSON_IsArray(merge)) {
         const cJSON *left = merge->child;
         const cJSON *right = left ? left->next : NULL;
-        if (!cJSON_IsString(left) || !cJSON_IsString(right) || right->next)
+        if (!cJSON_IsString(left) || !right || !cJSON_IsString(right) || right->next)
             return -1;
         ret_half[0] = left->valuestring;
         ret_half[1] = right->valuestring;
@@ -220,7 +220,7 @@ static int add_merge(const struct source *source, uint32_t rank, const cJSON *me
     if (err == 0)
         err = find_part(source, rank, bytes + left, (size_t)right, &pair.right);
     if (err == 0)
-        err = find_part(source, rank, bytes, (size_t)(left + right), &pair.merged);
+        err = find_part(source, rank, bytes, (size_t)left + (size_t)right, &pair.merged);
     if (err < 0)
         return err == -ENOENT ? 0 : err;
     err = vocabulary_add_pair(source->vocabulary, pair);

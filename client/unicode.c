@@ -183,6 +183,8 @@ static int sort_all_marks(struct codes *codes)
 /* Composes what was collected and appends it to the text. */
 static int flush_codes(struct codes *codes, char *text, size_t *bytes)
 {
+    if (codes->count == 0)
+        return 0;
     int err = sort_all_marks(codes);
     if (err < 0)
         return err;
