@@ -140,7 +140,8 @@ static int list_index(const cJSON *map, const char *index_path, struct listing *
         }
         listings[filled++] = (struct listing){.tensor = item->string, .file = item->valuestring};
     }
-    qsort(listings, count, sizeof *listings, compare_listed_files);
+    if (count > 1)
+        qsort(listings, count, sizeof *listings, compare_listed_files);
     *ret_listings = listings;
     *ret_count = count;
     return 0;
@@ -213,7 +214,8 @@ static int open_listed(struct checkpoint *checkpoint, const cJSON *root, const c
     if (err == 0)
         err = merge_tables(checkpoint, failure);
     if (err == 0) {
-        qsort(listings, count, sizeof *listings, compare_listings);
+        if (count > 1)
+            qsort(listings, count, sizeof *listings, compare_listings);
         err = match_listings(checkpoint, listings, count, index_path, failure);
     }
     free(listings);

@@ -156,12 +156,12 @@ static void blank_comments(char *text, size_t bytes)
 static int parse_blanked(cJSON **ret_root, const char *text, size_t bytes, const char *file,
                          unsigned flags, struct failure *failure)
 {
-    size_t offset;
-    const char *why;
+    size_t offset = 0;
+    const char *why = "";
     int err = json_scan(text, bytes, flags, &offset, &why);
     if (err < 0) {
         size_t line = 1, column = 1;
-        for (size_t i = 0; i < offset; i++) {
+        for (size_t i = 0; i < offset && i < bytes; i++) {
             column = text[i] == '\n' ? 1 : column + 1;
             line += text[i] == '\n';
         }
@@ -258,10 +258,10 @@ int json_read_text(char **ret_text, size_t *ret_bytes, const char *path, size_t 
 int json_read_file(cJSON **ret_root, const char *path, size_t limit, unsigned flags,
                    struct failure *failure)
 {
-    char *text;
-    size_t bytes;
+    char *text = NULL;
+    size_t bytes = 0;
     int err = json_read_text(&text, &bytes, path, limit, failure);
-    if (err < 0)
+    if (!text)
         return err;
     if (flags & JSON_COMMENTS)
         blank_comments(text, bytes);
@@ -346,7 +346,7 @@ int json_u64(const struct json_object *object, const char *key, uint64_t min, ui
 int json_u32(const struct json_object *object, const char *key, uint32_t min, uint32_t max,
              uint32_t *ret_value, struct failure *failure)
 {
-    uint64_t value;
+    uint64_t value = 0;
     int err = json_u64(object, key, min, max, &value, failure);
     if (err == 0)
         *ret_value = (uint32_t)value;

@@ -69,7 +69,7 @@ static int find_architecture(const struct json_object *root, const struct defaul
 {
     const cJSON *names = json_field(root, "architectures");
     const cJSON *first = cJSON_IsArray(names) ? names->child : NULL;
-    if (!cJSON_IsString(first))
+    if (!first || !cJSON_IsString(first))
         return json_refuse(root, "architectures", -EINVAL, failure,
                            names ? "must be an array of strings" : "missing");
     for (size_t i = 0; i < ARCHITECTURE_COUNT; i++)
@@ -330,7 +330,7 @@ static int parse_hf(struct model_config *config, const struct json_object *root,
 static int parse_root(struct model_config *config, struct model_config_hints *hints,
                       const struct json_object *root, struct failure *failure)
 {
-    const struct defaults *defaults = NULL;
+    const struct defaults *defaults = ARCHITECTURES;
     int err = find_architecture(root, &defaults, failure);
     if (err == 0)
         err = refuse_quantization(root, failure);
@@ -409,6 +409,7 @@ int model_config_read_hints(struct model_config *ret_config, struct model_config
         return err;
     err = model_config_parse(&config, ret_hints, text, bytes, path, failure);
     free(text);
+    text = NULL;
     if (err < 0)
         return err;
 

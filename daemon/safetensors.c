@@ -315,15 +315,15 @@ static int read_exactly(int fd, void *buffer, size_t bytes, uint64_t offset, con
                         struct failure *failure)
 {
     for (size_t done = 0; done < bytes;) {
-        ssize_t got = pread(fd, (char *)buffer + done, bytes - done, (off_t)(offset + done));
+        unsigned long long at = offset + done;
+        ssize_t got = pread(fd, (char *)buffer + done, bytes - done, (off_t)at);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return failure_set(failure, -errno, "%s: header: reading at %llu: %s", file,
-                               (unsigned long long)(offset + done), strerror(errno));
+            return failure_set(failure, -errno, "%s: header: reading at %llu: %s", file, at,
+                               strerror(errno));
         if (got == 0)
-            return failure_set(failure, -EINVAL, "%s: header: the file ends at %llu", file,
-                               (unsigned long long)(offset + done));
+            return failure_set(failure, -EINVAL, "%s: header: the file ends at %llu", file, at);
         done += (size_t)got;
     }
     return 0;
@@ -337,7 +337,7 @@ int safetensors_read(struct safetensors *ret_table, int fd, uint64_t file_bytes,
     int err = read_exactly(fd, prefix, prefix_bytes, 0, file, failure);
     if (err < 0)
         return err;
-    uint64_t header_bytes;
+    uint64_t header_bytes = 0;
     err = safetensors_header_bytes(prefix, file_bytes, file, &header_bytes, failure);
     if (err < 0)
         return err;
