@@ -127,7 +127,7 @@ static int apply_flags(struct config *config, int argc, char **argv, struct fail
 {
     bool models_from_flags = false;
     for (int index = 1; index < argc;) {
-        struct flag flag;
+        struct flag flag = {"", ""};
         int err = next_flag(argc, argv, &index, &flag, failure);
         if (err < 0)
             return err;
@@ -149,7 +149,7 @@ static int scan_flags(int argc, char **argv, const char **ret_file, struct failu
 {
     *ret_file = NULL;
     for (int index = 1; index < argc;) {
-        struct flag flag;
+        struct flag flag = {"", ""};
         int err = next_flag(argc, argv, &index, &flag, failure);
         if (err < 0)
             return err;

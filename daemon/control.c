@@ -342,11 +342,12 @@ void control_close(struct control *control)
     struct loop *loop = control->all.loop;
     control->phase = PHASE_STOPPED;
     if (loop) {
-        struct loop_op *const ops[] = {&control->accept, &control->accept_pause,
-                                       &control->signal, &control->report,
-                                       &control->tick,   &control->drain_end};
-        for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
-            loop_cancel(loop, ops[i]);
+        loop_cancel(loop, &control->accept);
+        loop_cancel(loop, &control->accept_pause);
+        loop_cancel(loop, &control->signal);
+        loop_cancel(loop, &control->report);
+        loop_cancel(loop, &control->tick);
+        loop_cancel(loop, &control->drain_end);
         connections_close(&control->all);
     }
     /* A loop that fails cannot tell what the kernel still holds: leaving it all in place is the

@@ -89,7 +89,7 @@ static int set_permissions(const struct config *config, struct failure *failure)
 {
     const char *path = config->socket_path;
     if (*config->socket_group) {
-        gid_t group;
+        gid_t group = 0;
         int err = find_group(config->socket_group, &group, failure);
         if (err < 0)
             return err;

@@ -2,6 +2,7 @@
  * autoglmd: the order of start and stop. Exit status: 0 stopped as asked, 1 something failed, 2 the
  * command line or the configuration is wrong.
  */
+#include <assert.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -91,6 +92,7 @@ static int start_backend(struct service *service, struct failure *failure)
     if (err < 0)
         return failure_set(failure, err, "device \"%s\": %s", config->device,
                            why ? why : strerror(-err));
+    assert(service->backend);
     log_info("device: %s", service->backend->ops->describe(service->backend));
     return 0;
 }
@@ -137,6 +139,7 @@ static int start_models(struct service *service, struct failure *failure)
 
 static int start_board(struct service *service, struct failure *failure)
 {
+    assert(service->backend);
     int err = board_open(&service->board, service->config.instance, failure);
     if (err < 0)
         return err;
