@@ -138,12 +138,8 @@ static int parse(struct bench_options *options, int argc, char **argv)
 {
     int option;
     optind = 1;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":", long_options, NULL)) != -1) {
-        if (option == '?' || option == ':')
-            return cli_usage("bench dispatch: %s %s", argv[optind - 1],
-                             option == ':' ? "needs a value" : "is not an option");
-        int status = parse_option(options, option);
+    while ((option = cli_option("bench dispatch", argc, argv, ":", long_options)) != -1) {
+        int status = option == CLI_BAD ? CLI_USAGE : parse_option(options, option);
         if (status >= 0)
             return status;
     }
@@ -224,6 +220,12 @@ static void sort_block(struct series *series, uint64_t block, uint64_t trips)
     qsort(series->ticks + block * trips, trips, sizeof *series->ticks, compare_ticks);
 }
 
+/* Of `count` sorted ticks, in ns. */
+static double quantile(const struct bench *bench, const uint64_t *ticks, uint64_t count, double q)
+{
+    return (double)ticks[(uint64_t)((double)(count - 1) * q)] * bench->ns_per_tick;
+}
+
 /* The figures of one series; sorts all its samples, so its blocks are gone afterwards. */
 static void summarise(struct bench *bench, struct series *series, const double *line_p50,
                       double *ret_block_p50)
@@ -232,7 +234,7 @@ static void summarise(struct bench *bench, struct series *series, const double *
     uint64_t blocks = bench->options.blocks;
     double *ratios = calloc(blocks, sizeof *ratios);
     for (uint64_t block = 0; ratios && block < blocks; block++) {
-        double p50 = (double)series->ticks[block * trips + trips / 2] * bench->ns_per_tick;
+        double p50 = quantile(bench, series->ticks + block * trips, trips, 0.5);
         if (ret_block_p50)
             ret_block_p50[block] = p50;
         ratios[block] = p50 / (ret_block_p50 ? p50 : line_p50[block]);
@@ -244,10 +246,10 @@ static void summarise(struct bench *bench, struct series *series, const double *
     }
     uint64_t count = trips * blocks;
     qsort(series->ticks, count, sizeof *series->ticks, compare_ticks);
-    series->p50 = (double)series->ticks[count / 2] * bench->ns_per_tick;
-    series->p99 = (double)series->ticks[count * 99 / 100] * bench->ns_per_tick;
-    series->p999 = (double)series->ticks[count * 999 / 1000] * bench->ns_per_tick;
-    series->max = (double)series->ticks[count - 1] * bench->ns_per_tick;
+    series->p50 = quantile(bench, series->ticks, count, 0.5);
+    series->p99 = quantile(bench, series->ticks, count, 0.99);
+    series->p999 = quantile(bench, series->ticks, count, 0.999);
+    series->max = quantile(bench, series->ticks, count, 1);
 }
 
 static void print_row(const struct series *series)

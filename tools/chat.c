@@ -92,12 +92,8 @@ static int parse(struct chat *chat, int argc, char **argv)
 {
     int option;
     optind = 1;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":n:t:", long_options, NULL)) != -1) {
-        if (option == '?' || option == ':')
-            return cli_usage("chat: %s %s", argv[optind - 1],
-                             option == ':' ? "needs a value" : "is not an option");
-        int status = parse_option(chat, option);
+    while ((option = cli_option("chat", argc, argv, ":n:t:", long_options)) != -1) {
+        int status = option == CLI_BAD ? CLI_USAGE : parse_option(chat, option);
         if (status >= 0)
             return status;
     }

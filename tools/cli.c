@@ -69,6 +69,18 @@ bool cli_count(const char *option, const char *text, uint64_t least, uint64_t mo
     return true;
 }
 
+int cli_option(const char *command, int argc, char **argv, const char *letters,
+               const struct option *options)
+{
+    opterr = 0;
+    int option = getopt_long(argc, argv, letters, options, NULL);
+    if (option != '?' && option != ':')
+        return option;
+    cli_usage("%s: %s %s", command, argv[optind - 1],
+              option == ':' ? "needs a value" : "is not an option");
+    return CLI_BAD;
+}
+
 char *cli_read_stdin(size_t *ret_bytes)
 {
     size_t bytes = 0;

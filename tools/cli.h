@@ -7,6 +7,7 @@
 #ifndef AGL_TOOLS_CLI_H
 #define AGL_TOOLS_CLI_H
 
+#include <getopt.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -33,6 +34,12 @@ int cli_error(const char *doing, int error);
 bool cli_number(const char *option, const char *text, double least, double most, double *ret_value);
 bool cli_count(const char *option, const char *text, uint64_t least, uint64_t most,
                uint64_t *ret_value);
+
+/* The next option of `command`, as getopt_long() with opterr off. -1: none are left; CLI_BAD: after
+ * a message. optind must be 1 at the first call. */
+enum { CLI_BAD = -2 };
+int cli_option(const char *command, int argc, char **argv, const char *letters,
+               const struct option *options);
 
 /* Reads all of standard input into malloc'd memory with a NUL behind it; NULL after a message. */
 char *cli_read_stdin(size_t *ret_bytes);

@@ -117,12 +117,8 @@ static int parse(struct run_options *options, int argc, char **argv)
 {
     int option;
     optind = 1;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":n:t:", long_options, NULL)) != -1) {
-        if (option == '?' || option == ':')
-            return cli_usage("run: %s %s", argv[optind - 1],
-                             option == ':' ? "needs a value" : "is not an option");
-        int status = parse_option(options, option);
+    while ((option = cli_option("run", argc, argv, ":n:t:", long_options)) != -1) {
+        int status = option == CLI_BAD ? CLI_USAGE : parse_option(options, option);
         if (status >= 0)
             return status;
     }

@@ -154,8 +154,7 @@ int status_main(int argc, char **argv)
     bool json = false;
     int option;
     optind = 1;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":", long_options, NULL)) != -1) {
+    while ((option = cli_option("status", argc, argv, ":", long_options)) != -1) {
         switch (option) {
         case OPTION_SOCKET:
             socket_path = optarg;
@@ -170,8 +169,7 @@ int status_main(int argc, char **argv)
             fputs(usage, stdout);
             return 0;
         default:
-            return cli_usage("status: %s %s", argv[optind - 1],
-                             option == ':' ? "needs a value" : "is not an option");
+            return CLI_USAGE;
         }
     }
     if (optind < argc)
