@@ -7,19 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void print_message(const char *format, va_list arguments)
-{
-    fflush(stdout);
-    fputs("autoglm: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
-}
-
 int cli_fail(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    print_message(format, arguments);
+    fflush(stdout);
+    fputs("autoglm: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
     va_end(arguments);
     return CLI_FAILED;
 }
@@ -28,9 +23,10 @@ int cli_usage(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    print_message(format, arguments);
+    fputs("autoglm: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputs("\nTry 'autoglm --help' or 'autoglm COMMAND --help'.\n", stderr);
     va_end(arguments);
-    fputs("Try 'autoglm --help' or 'autoglm COMMAND --help'.\n", stderr);
     return CLI_USAGE;
 }
 
