@@ -94,7 +94,8 @@ static int read_weights(struct model *model, const struct model_config_hints *hi
     err = weights_open(&model->weights, checkpoint, model->folder, binding.wants, binding.count,
                        backend, &reading, failure);
     if (err == 0) {
-        model->weights->report.ignored_tensors = binding.ignored_tensors;
+        model->weights->report.ignored_tensors =
+            binding.ignored_tensors + checkpoint->unlisted_count;
         model_part(model);
         count_bytes(model);
     }

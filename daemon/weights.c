@@ -1,6 +1,7 @@
 #include "daemon/weights.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -353,6 +354,26 @@ int weights_open(struct weights **ret_weights, const struct checkpoint *checkpoi
     }
     *ret_weights = weights;
     return 0;
+}
+
+const char *weights_describe(const struct weights *weights, char *text, size_t bytes)
+{
+    if (!weights) {
+        snprintf(text, bytes, "no weights");
+        return text;
+    }
+    const struct weights_report *report = &weights->report;
+    const struct reader_stats *reading = &report->reading;
+    double gigabytes = (double)reading->bytes * 1e-9;
+    snprintf(text, bytes,
+             "read %.3g GB in %.3g s, %.3g GB/s, %s, %.0f %% around the page cache, "
+             "%llu reads, %llu repeated, %zu tensors ignored",
+             gigabytes, reading->seconds, reading->seconds > 0 ? gigabytes / reading->seconds : 0,
+             reading->path,
+             reading->bytes ? 100.0 * (double)reading->direct_bytes / (double)reading->bytes : 0,
+             (unsigned long long)reading->requests, (unsigned long long)reading->retries,
+             report->ignored_tensors);
+    return text;
 }
 
 void weights_close(struct weights *weights, struct backend *backend)

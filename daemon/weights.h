@@ -37,7 +37,7 @@ struct weights_report {
     struct reader_stats reading;
     uint64_t memory_bytes;  /* taken from the backend */
     uint64_t weights_bytes; /* of the tensors alone */
-    size_t ignored_tensors; /* in the files, but no part of the model: filled by model.c */
+    size_t ignored_tensors; /* in the files, but no part of the model: counted by model.c */
 };
 
 struct weights {
@@ -53,6 +53,10 @@ int weights_open(struct weights **ret_weights, const struct checkpoint *checkpoi
                  const char *folder, struct weights_want *wants, size_t count,
                  struct backend *backend, const struct weights_options *options,
                  struct failure *failure);
+
+/* One line for the log: how much was read, how fast and on which way. NULL: there was nothing to
+ * read. Returns text. */
+const char *weights_describe(const struct weights *weights, char *text, size_t bytes);
 
 /* NULL does nothing. */
 void weights_close(struct weights *weights, struct backend *backend);

@@ -245,6 +245,22 @@ static void progress_is_told(void **state)
     weights_close(weights, fixture->backend);
 }
 
+static void a_line_says_how_it_was_read(void **state)
+{
+    struct fixture *fixture = *state;
+    struct weights *weights;
+    struct failure failure;
+    char text[256];
+    assert_int_equal(open_weights(fixture, &(struct weights_options){.path = READER_THREADS},
+                                  &weights, &failure),
+                     0);
+    weights_describe(weights, text, sizeof text);
+    assert_non_null(strstr(text, "GB/s, threads, "));
+    assert_non_null(strstr(text, "0 repeated, 0 tensors ignored"));
+    assert_string_equal(weights_describe(NULL, text, sizeof text), "no weights");
+    weights_close(weights, fixture->backend);
+}
+
 int main(void)
 {
 #define WITH_FILES(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -255,6 +271,7 @@ int main(void)
         WITH_FILES(a_file_that_changes_while_it_is_read_is_refused),
         WITH_FILES(a_cancelled_reading_leaves_nothing),
         WITH_FILES(progress_is_told),
+        WITH_FILES(a_line_says_how_it_was_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
