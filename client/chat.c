@@ -205,7 +205,7 @@ static void add_joined(struct prompt *prompt, const char *head, const char *text
         prompt->err = -ENOMEM;
         return;
     }
-    strcpy(stpcpy(joined, head), text);
+    memcpy(mempcpy(joined, head, head_bytes), text, text_bytes + 1);
     add_text(prompt, joined, head_bytes + text_bytes);
     free(joined);
 }

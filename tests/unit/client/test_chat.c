@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <cjson/cJSON.h>
+
 #include "autoglm.h"
 #include "tests/support/test.h"
 #include "tests/support/text_cases.h"
@@ -246,6 +248,32 @@ static void the_format_is_found_in_the_models_files(void **state)
     assert_detected("gpt2", ARCHITECTURE("GlmForCausalLM"), NULL, NULL, "none");
 }
 
+/* GLM-Edge has GLM-4's special tokens, [gMASK] among them, at ids of its own. */
+static void glm_edge_is_known_by_the_id_of_gmask(void **state)
+{
+    static const char config[] = ARCHITECTURE("GlmForCausalLM");
+    char folder[4096];
+    char *text = test_read_file(AGL_SOURCE_DIR "/tests/data/tokenizer/glm4.tokenizer.json", NULL);
+    cJSON *root = cJSON_Parse(text);
+    cJSON *token = NULL;
+    cJSON_ArrayForEach(token, cJSON_GetObjectItem(root, "added_tokens"))
+    {
+        if (strcmp(cJSON_GetObjectItem(token, "content")->valuestring, "[gMASK]") == 0)
+            cJSON_SetNumberValue(cJSON_GetObjectItem(token, "id"), 59248);
+    }
+    free(text);
+    text = cJSON_PrintUnformatted(root);
+    test_folder(folder);
+    test_write_file(folder, "config.json", config, sizeof config - 1);
+    test_write_file(folder, "tokenizer.json", text, strlen(text));
+    struct agl_tokenizer *tokenizer = text_open(folder);
+    assert_string_equal(agl_chat_format(tokenizer), "glm-edge");
+    agl_tokenizer_close(tokenizer);
+    test_remove_folder(folder);
+    free(text);
+    cJSON_Delete(root);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -255,6 +283,7 @@ int main(void)
         cmocka_unit_test(the_small_glm_vocabulary_renders_like_the_large_one),
         cmocka_unit_test(unknown_roles_formats_and_flags_are_refused),
         cmocka_unit_test(the_format_is_found_in_the_models_files),
+        cmocka_unit_test(glm_edge_is_known_by_the_id_of_gmask),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
