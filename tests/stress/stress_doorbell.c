@@ -67,6 +67,10 @@ static void send(struct side *side, uint32_t number)
     struct message message = {.number = number};
     if (ring_push(&side->writer, &message) < 0)
         STRESS_FAIL("no room for message %u", number);
+    /* Who publishes may be held up here: the sleeper then reads the message by itself and sleeps
+     * for the next one before we look at its word. */
+    if (stress_random(&side->random) % 4 == 0)
+        stress_delay(stress_random(&side->random) % 256);
     switch (doorbell_sleeper(&side->other->sleep, &side->rung)) {
     case DOORBELL_NONE:
         return;
@@ -145,7 +149,8 @@ static void *answer(void *argument)
     uint32_t number;
     while ((number = receive(side)) != STOP) {
         /* A moment of varying length: the answer meets the asker in every state of its sleep. */
-        stress_delay(stress_random(&side->random) % 64);
+        if (stress_random(&side->random) % 2)
+            stress_delay(stress_random(&side->random) % 64);
         send(side, number);
     }
     return NULL;
