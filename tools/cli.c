@@ -7,26 +7,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MESSAGE_BYTES = 2048 };
+
 int cli_fail(const char *format, ...)
 {
+    char text[MESSAGE_BYTES];
     va_list arguments;
     va_start(arguments, format);
-    fflush(stdout);
-    fputs("autoglm: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    fflush(stdout);
+    fprintf(stderr, "autoglm: %s\n", text);
     return CLI_FAILED;
 }
 
 int cli_usage(const char *format, ...)
 {
+    char text[MESSAGE_BYTES];
     va_list arguments;
     va_start(arguments, format);
-    fputs("autoglm: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputs("\nTry 'autoglm --help' or 'autoglm COMMAND --help'.\n", stderr);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    fprintf(stderr, "autoglm: %s\nTry 'autoglm --help' or 'autoglm COMMAND --help'.\n", text);
     return CLI_USAGE;
 }
 
