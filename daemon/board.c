@@ -156,7 +156,7 @@ static bool name_is_ours(const struct board_owner *owner)
     struct stat ours, named;
     int fd = shm_open(owner->name, O_RDONLY, 0);
     if (fd < 0)
-        return false;
+        return errno != ENOENT; /* better no name than one that stays for ever */
     bool same = fstat(owner->named_fd, &ours) == 0 && fstat(fd, &named) == 0 &&
                 ours.st_dev == named.st_dev && ours.st_ino == named.st_ino;
     close(fd);

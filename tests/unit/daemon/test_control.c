@@ -20,6 +20,7 @@
 
 static struct rig rig;
 static int descriptors, mappings; /* after rig_open() */
+static struct rlimit descriptor_limit;
 
 static void begin(void)
 {
@@ -32,11 +33,12 @@ static void begin(void)
 static int setup(void **state)
 {
     rig_init(&rig);
-    return 0;
+    return getrlimit(RLIMIT_NOFILE, &descriptor_limit);
 }
 
 static int teardown(void **state)
 {
+    setrlimit(RLIMIT_NOFILE, &descriptor_limit);
     rig_fini(&rig);
     return 0;
 }
@@ -463,9 +465,7 @@ static void without_descriptors_accepting_pauses_and_goes_on(void **state)
 {
     enum { LIMIT = 64 };
     int filling[LIMIT], fillings = 0, turns = 0;
-    struct rlimit before, few;
-    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
-    few = before;
+    struct rlimit few = descriptor_limit;
     few.rlim_cur = LIMIT;
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
     begin();
@@ -481,7 +481,6 @@ static void without_descriptors_accepting_pauses_and_goes_on(void **state)
         close(filling[--fillings]);
     rig_enter(&rig, fd);
     close(fd);
-    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
     expect_nothing_left();
 }
 
