@@ -2,7 +2,8 @@
  * The engine from the inside: what its files share. Nobody else includes this, save its tests,
  * which run it turn by turn with a clock of their own.
  *
- *   engine.c           opening, starting, closing; commands from and reports to the control thread
+ *   engine.c           the thread; commands from and reports to the control thread
+ *   engine_open.c      what is allocated before it starts, and freed after it has stopped
  *   engine_take.c      submissions become requests
  *   engine_requests.c  from the queue to the running, and how requests end
  *   engine_step.c      plan, compute, sample, tell
@@ -129,6 +130,9 @@ struct engine {
 
 /* One turn: everything that is to be done now. Whether there was anything. */
 bool engine_turn(struct engine *engine, uint64_t now_ns);
+
+/* CLOCK_MONOTONIC. */
+uint64_t engine_now_ns(void);
 
 void engine_report(struct engine *engine, enum engine_report_kind kind, struct session *session,
                    int error);
