@@ -54,7 +54,8 @@ int forward_open(struct forward **ret_forward, const struct model *model, struct
 {
     (void)backend;
     struct forward *forward = calloc(1, sizeof *forward);
-    assert(forward);
+    if (!forward)
+        return -ENOMEM;
     *forward = (struct forward){
         .model = model,
         .options = *options,
@@ -62,6 +63,10 @@ int forward_open(struct forward **ret_forward, const struct model *model, struct
         .is_owned = calloc(options->cache_blocks, sizeof(bool)),
         .logits = calloc((size_t)options->logits_max * model->config.vocab_rows, sizeof(float)),
     };
+    if (!forward->cache || !forward->is_owned || !forward->logits) {
+        forward_close(forward);
+        return -ENOMEM;
+    }
     *ret_forward = forward;
     return 0;
 }

@@ -302,6 +302,89 @@ static void sessions_come_and_go_while_others_are_served(void **state)
     stand_close(&s);
 }
 
+/* ---- a client that writes while it is read -----------------------------------------------------
+ */
+
+struct scribbler {
+    struct client_half *client;
+    _Atomic bool stop;
+};
+
+/* Stores at random over everything that the engine reads: ring, arena, words. */
+static void *scribble(void *argument)
+{
+    struct scribbler *scribbler = argument;
+    struct region *half = &scribbler->client->client_half;
+    unsigned seed = 77;
+    while (!atomic_load_explicit(&scribbler->stop, memory_order_relaxed)) {
+        uint32_t *words = (uint32_t *)(void *)half->base;
+        uint32_t at = (uint32_t)rand_r(&seed) % (uint32_t)(half->bytes / sizeof *words);
+        uint32_t value = (uint32_t)rand_r(&seed);
+        /* As the submission after next would be, so that more than the first check is reached. */
+        if (rand_r(&seed) % 4)
+            value %= 64;
+        __atomic_store_n(&words[at], value, __ATOMIC_RELAXED);
+    }
+    return NULL;
+}
+
+/* Right submissions, into slots and an arena that change under them, until the session is ended. */
+static bool talk_while_scribbling(struct client_half *client, struct engine_rig *rig)
+{
+    struct scribbler scribbler = {.client = client};
+    struct engine_report report;
+    struct event event;
+    pthread_t thread;
+    bool is_broken = false;
+    assert_int_equal(pthread_create(&thread, NULL, scribble, &scribbler), 0);
+    for (uint32_t id = 1; id < 3000 && !is_broken; id++) {
+        struct submission submission = client_half_request(client, 1 + id % 15, 50, 2);
+        ring_push(&client->submissions, &submission);
+        while (client_half_poll(client, &event))
+            ;
+        is_broken = engine_next_report(rig->engine, &report) == 1;
+        if (is_broken) {
+            assert_int_equal(report.kind, ENGINE_BROKEN);
+            assert_int_equal(client->session->broken, -EPROTO);
+        }
+    }
+    atomic_store(&scribbler.stop, true);
+    pthread_join(thread, NULL);
+    return is_broken;
+}
+
+static void a_client_that_scribbles_over_its_memory_harms_only_itself(void **state)
+{
+    (void)state;
+    struct engine_rig rig;
+    struct client_half sane;
+    uint32_t ids[STAND_IDS];
+    uint32_t count;
+    uint32_t broken = 0;
+    rig_init(&rig);
+    rig.config.wait = ENGINE_WAIT_SPIN;
+    rig_start(&rig);
+    client_half_open(&sane, &CLIENT_HALF_GEOMETRY);
+    rig_attach(&rig, &sane);
+    for (int round = 0; round < 20; round++) {
+        struct client_half wild;
+        client_half_open(&wild, &CLIENT_HALF_GEOMETRY);
+        rig_attach(&rig, &wild);
+        struct submission submission = client_half_request(&sane, 1, 7, 50);
+        client_half_submit(&sane, &submission);
+        broken += talk_while_scribbling(&wild, &rig);
+        assert_int_equal(rig_answer(&rig, &sane, 1, ids, &count).reason, DONE_LENGTH);
+        for (uint32_t i = 0; i < 50; i++)
+            assert_int_equal(ids[i], i % 7 + 1);
+        rig_detach(&rig, &wild);
+        client_half_close(&wild);
+    }
+    assert_true(broken > 0);
+    rig_detach(&rig, &sane);
+    client_half_close(&sane);
+    rig_close(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -313,6 +396,7 @@ int main(void)
         cmocka_unit_test(an_idle_engine_costs_under_half_a_percent),
         cmocka_unit_test(the_thread_has_a_name_and_takes_no_signals),
         cmocka_unit_test(sessions_come_and_go_while_others_are_served),
+        cmocka_unit_test(a_client_that_scribbles_over_its_memory_harms_only_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
