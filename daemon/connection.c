@@ -4,41 +4,12 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "daemon/connection_state.h"
 #include "daemon/log.h"
 
-struct connection {
-    struct connections *all;
-    struct connection *next, *previous;
-    enum connection_state state;
-    uint32_t number;
-    bool is_complained_of; /* its break was logged and counted */
-    struct peer peer;
-    int socket_fd;
-
-    struct loop_op receive, hang_up, process, timer;
-    struct handshake_packet packet;
-
-    struct geometry geometry;
-    struct region daemon_half; /* until the session has it, as socket and doorbell */
-    int doorbell_fd;
-    struct session *session;
-};
-
-/* relaxed: counters for onlookers; the control thread alone writes them. */
-static void board_count(_Atomic uint64_t *counter)
-{
-    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
-}
-
-static void board_show_sessions(const struct connections *all)
-{
-    atomic_store_explicit(&all->board->board->sessions, all->serving, memory_order_relaxed);
-}
-
-static void set_state(struct connection *connection, enum connection_state state)
+void connection_set_state(struct connection *connection, enum connection_state state)
 {
     struct connections *all = connection->all;
     bool waited =
@@ -83,9 +54,7 @@ static void release(struct connection *connection)
     free(connection);
 }
 
-/* Called at the end of everything that may have been the last of a connection: it may be gone
- * afterwards. */
-static void settle(struct connection *connection)
+void connection_settle(struct connection *connection)
 {
     if (connection->state != CONNECTION_CLOSING || loop_op_active(&connection->receive) ||
         loop_op_active(&connection->hang_up) || loop_op_active(&connection->process) ||
@@ -103,10 +72,9 @@ static void cancel_all(struct connection *connection)
     loop_cancel(loop, &connection->timer);
 }
 
-/* The engine does not have it (any more). */
-static void begin_close(struct connection *connection)
+void connection_begin_close(struct connection *connection)
 {
-    set_state(connection, CONNECTION_CLOSING);
+    connection_set_state(connection, CONNECTION_CLOSING);
     cancel_all(connection);
 }
 
@@ -143,8 +111,7 @@ static void say_farewell(int socket_fd, int error, const char *why)
     handshake_send_error(socket_fd, error, why);
 }
 
-/* Sends away a client that the engine does not have. */
-static void refuse(struct connection *connection, int error, const char *why)
+void connection_refuse(struct connection *connection, int error, const char *why)
 {
     log_refusal(connection->all, connection, why);
     if (error == -EPROTO && !connection->is_complained_of) {
@@ -152,26 +119,26 @@ static void refuse(struct connection *connection, int error, const char *why)
         board_count(&connection->all->board->board->sessions_broken);
     }
     say_farewell(connection->socket_fd, error, why);
-    begin_close(connection);
+    connection_begin_close(connection);
 }
 
-static void refuse_system(struct connection *connection, int error, const char *what)
+void connection_refuse_system(struct connection *connection, int error, const char *what)
 {
     struct failure failure;
     failure_set(&failure, error, "%s: %s", what, strerror(-error));
-    refuse(connection, error, failure.text);
+    connection_refuse(connection, error, failure.text);
 }
 
 static void try_leave(struct connection *connection)
 {
     if (engine_detach(connection->all->engine, connection->session) == 0)
-        set_state(connection, CONNECTION_DETACHED);
+        connection_set_state(connection, CONNECTION_DETACHED);
 }
 
-static void leave(struct connection *connection)
+void connection_leave(struct connection *connection)
 {
     struct connections *all = connection->all;
-    set_state(connection, CONNECTION_LEAVING);
+    connection_set_state(connection, CONNECTION_LEAVING);
     all->serving--;
     board_show_sessions(all);
     cancel_all(connection);
@@ -191,7 +158,7 @@ static void complain(struct connection *connection, const char *why)
 
 /* Something is to be read on a socket on which the client may say nothing: its end, or a word too
  * many. */
-static void on_hang_up(struct loop_op *op, int result)
+void connection_on_hang_up(struct loop_op *op, int result)
 {
     struct connection *connection = op->owner;
     if (connection->state == CONNECTION_SERVING) {
@@ -207,140 +174,19 @@ static void on_hang_up(struct loop_op *op, int result)
         } else {
             log_debug("session %u: the client hung up", connection->number);
         }
-        leave(connection);
+        connection_leave(connection);
     }
-    settle(connection);
+    connection_settle(connection);
 }
 
-static void on_process_end(struct loop_op *op, int result)
+void connection_on_process_end(struct loop_op *op, int result)
 {
     struct connection *connection = op->owner;
     if (connection->state == CONNECTION_SERVING) {
         log_debug("session %u: the client's process ended", connection->number);
-        leave(connection);
+        connection_leave(connection);
     }
-    settle(connection);
-}
-
-/* The engine has it: watch for its end, and let the client begin. */
-static int begin_serving(struct connection *connection)
-{
-    static const struct message_ready ready = {
-        .header = MESSAGE_INIT(MESSAGE_READY, struct message_ready)};
-    struct loop *loop = connection->all->loop;
-    int err = loop_poll(loop, &connection->hang_up, connection->socket_fd, POLLIN | POLLRDHUP);
-    if (err == 0 && connection->peer.process >= 0)
-        err = loop_poll(loop, &connection->process, connection->peer.process, POLLIN);
-    if (err == 0)
-        err = handshake_send(connection->socket_fd, &ready, sizeof ready, NULL, 0);
-    return err;
-}
-
-static void try_enter(struct connection *connection)
-{
-    struct connections *all = connection->all;
-    int err = engine_attach(all->engine, connection->session);
-    if (err == -EAGAIN)
-        return; /* connections_retry() */
-    if (err < 0) {
-        refuse_system(connection, err, "the engine takes no session");
-        return;
-    }
-    set_state(connection, CONNECTION_SERVING);
-    loop_cancel(all->loop, &connection->timer);
-    all->serving++;
-    board_count(&all->board->board->sessions_total);
-    board_show_sessions(all);
-    err = begin_serving(connection);
-    if (err < 0) {
-        log_debug("session %u: ended at its begin: %s", connection->number, strerror(-err));
-        leave(connection);
-        return;
-    }
-    log_debug("session %u: \"%s\" (process %d, user %u)", connection->number, connection->peer.name,
-              (int)connection->peer.pid, (unsigned)connection->peer.uid);
-}
-
-/* Maps what came with MESSAGE_ATTACH and makes a session of everything. */
-static int make_session(struct connection *connection, struct failure *failure)
-{
-    const char *why;
-    struct session_options options = {
-        .id = connection->number,
-        .uid = connection->peer.uid,
-        .socket_fd = connection->socket_fd,
-        .doorbell_fd = connection->doorbell_fd,
-        .geometry = connection->geometry,
-        .daemon_half = connection->daemon_half,
-    };
-    int err = region_map_peer(&options.client_half, connection->packet.fds[0],
-                              client_half_bytes(&connection->geometry), &why);
-    if (err < 0)
-        return failure_set(failure, err, "attach: the client half: %s", why ? why : strerror(-err));
-    connection->packet.fd_count = 0;
-
-    err = session_open(&connection->session, &options);
-    if (err < 0) {
-        region_fini(&options.client_half);
-        return failure_set(failure, err, "cannot make a session: %s", strerror(-err));
-    }
-    connection->daemon_half = REGION_EMPTY;
-    connection->doorbell_fd = -1;
-    return 0;
-}
-
-static void take_attach(struct connection *connection)
-{
-    struct failure failure;
-    int err = handshake_check_attach(&connection->packet, &failure);
-    if (err == 0)
-        err = make_session(connection, &failure);
-    if (err < 0) {
-        refuse(connection, err, failure.text);
-        return;
-    }
-    set_state(connection, CONNECTION_ENTERING);
-    try_enter(connection);
-}
-
-static int welcome(struct connection *connection)
-{
-    const struct message_hello *hello = &connection->packet.message.hello;
-    struct message_welcome message = {
-        .header = MESSAGE_INIT(MESSAGE_WELCOME, struct message_welcome),
-        .major = LAYOUT_MAJOR,
-        .minor = hello->minor < LAYOUT_MINOR ? hello->minor : LAYOUT_MINOR,
-        .geometry = connection->geometry,
-        .session = connection->number,
-        .board_bytes = (uint32_t)connection->all->board->region.bytes,
-    };
-    const int fds[MESSAGE_WELCOME_FDS] = {
-        connection->daemon_half.fd, connection->all->board->region.fd, connection->doorbell_fd};
-    return handshake_send(connection->socket_fd, &message, sizeof message, fds,
-                          MESSAGE_WELCOME_FDS);
-}
-
-/* Whether it holds what a session is made of: that is what is limited. */
-static bool holds_session(const struct connection *connection)
-{
-    return connection->session || connection->daemon_half.base;
-}
-
-static int check_limits(const struct connection *connection, struct failure *failure)
-{
-    const struct config *config = connection->all->config;
-    uint32_t sessions = 0, own = 0;
-    for (const struct connection *at = connection->all->first; at; at = at->next) {
-        sessions += holds_session(at);
-        own += holds_session(at) && at->peer.uid == connection->peer.uid;
-    }
-    if (sessions >= config->sessions_max)
-        return failure_set(failure, -EUSERS, "all %u sessions are taken (sessions_max)",
-                           config->sessions_max);
-    if (own >= config->sessions_per_user)
-        return failure_set(failure, -EUSERS, "user %u has %u sessions already (sessions_per_user)",
-                           (unsigned)connection->peer.uid, own);
-    return 0;
+    connection_settle(connection);
 }
 
 static uint32_t half_open_of_user(const struct connections *all, uid_t uid)
@@ -349,97 +195,6 @@ static uint32_t half_open_of_user(const struct connections *all, uid_t uid)
     for (const struct connection *at = all->first; at; at = at->next)
         count += at->peer.uid == uid && at->state <= CONNECTION_ENTERING;
     return count;
-}
-
-static int prepare_session(struct connection *connection)
-{
-    const struct geometry *wish = &connection->packet.message.hello.geometry;
-    handshake_grant(&connection->geometry, wish, &connection->all->config->geometry_max,
-                    connection->number);
-    int err = region_create(&connection->daemon_half, "autoglm-daemon",
-                            daemon_half_bytes(&connection->geometry));
-    if (err < 0)
-        return err;
-    connection->doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return connection->doorbell_fd < 0 ? -errno : 0;
-}
-
-static void on_packet(struct loop_op *op, int result);
-
-static int receive_next(struct connection *connection)
-{
-    handshake_packet_fini(&connection->packet);
-    handshake_packet_init(&connection->packet);
-    return loop_receive(connection->all->loop, &connection->receive, connection->socket_fd,
-                        &connection->packet.header);
-}
-
-static void take_hello(struct connection *connection)
-{
-    struct failure failure;
-    int err = handshake_check_hello(&connection->packet, &failure);
-    if (connection->packet.bytes >= sizeof connection->packet.message.hello)
-        handshake_clean_name(connection->peer.name, connection->packet.message.hello.name);
-    if (err == 0)
-        err = check_limits(connection, &failure);
-    if (err < 0) {
-        refuse(connection, err, failure.text);
-        return;
-    }
-
-    err = prepare_session(connection);
-    if (err < 0) {
-        refuse_system(connection, err, "no memory or descriptors for a session");
-        return;
-    }
-    err = welcome(connection);
-    if (err == 0)
-        err = receive_next(connection);
-    if (err < 0)
-        refuse_system(connection, err, "the connection");
-    else
-        set_state(connection, CONNECTION_ATTACH);
-}
-
-static void on_packet(struct loop_op *op, int result)
-{
-    struct connection *connection = op->owner;
-    if (result >= 0) /* even if nobody wants it any more: descriptors may have come */
-        handshake_packet_take(&connection->packet, (size_t)result);
-
-    if (connection->state != CONNECTION_HELLO && connection->state != CONNECTION_ATTACH) {
-        settle(connection);
-        return;
-    }
-    if (result <= 0) {
-        log_debug("a client (process %d, user %u) left during the handshake",
-                  (int)connection->peer.pid, (unsigned)connection->peer.uid);
-        begin_close(connection);
-    } else if (connection->state == CONNECTION_HELLO) {
-        take_hello(connection);
-    } else {
-        take_attach(connection);
-    }
-    settle(connection);
-}
-
-static void on_deadline(struct loop_op *op, int result)
-{
-    struct connection *connection = op->owner;
-    if (result == -ETIME && connection->state <= CONNECTION_ENTERING)
-        refuse(connection, -ETIMEDOUT, "the handshake took too long (handshake_ms)");
-    settle(connection);
-}
-
-static int start(struct connection *connection)
-{
-    struct connections *all = connection->all;
-    connection->receive = (struct loop_op){.handler = on_packet, .owner = connection};
-    connection->hang_up = (struct loop_op){.handler = on_hang_up, .owner = connection};
-    connection->process = (struct loop_op){.handler = on_process_end, .owner = connection};
-    connection->timer = (struct loop_op){.handler = on_deadline, .owner = connection};
-    int err = loop_timer(all->loop, &connection->timer, loop_now_ns() + all->config->handshake_ns);
-    return err < 0 ? err : receive_next(connection);
 }
 
 void connection_open(struct connections *all, int socket_fd)
@@ -465,10 +220,10 @@ void connection_open(struct connections *all, int socket_fd)
     connection->state = CONNECTION_HELLO;
     add(all, connection);
     if (half_open_of_user(all, peer.uid) > CONNECTION_HALF_OPEN_PER_USER)
-        refuse(connection, -EUSERS, "too many handshakes of this user at once");
-    else if ((err = start(connection)) < 0)
-        refuse_system(connection, err, "the connection");
-    settle(connection);
+        connection_refuse(connection, -EUSERS, "too many handshakes of this user at once");
+    else if ((err = connection_begin(connection)) < 0)
+        connection_refuse_system(connection, err, "the connection");
+    connection_settle(connection);
 }
 
 static struct connection *find(const struct connections *all, const struct session *session)
@@ -485,7 +240,7 @@ void connection_broken(struct connections *all, struct session *session)
     if (!connection || connection->state != CONNECTION_SERVING)
         return; /* it is leaving already */
     complain(connection, session->broken_why ? session->broken_why : strerror(EPROTO));
-    leave(connection);
+    connection_leave(connection);
 }
 
 void connection_detached(struct connections *all, struct session *session)
@@ -493,8 +248,8 @@ void connection_detached(struct connections *all, struct session *session)
     struct connection *connection = find(all, session);
     if (!connection || connection->state != CONNECTION_DETACHED)
         return;
-    begin_close(connection);
-    settle(connection);
+    connection_begin_close(connection);
+    connection_settle(connection);
 }
 
 void connections_retry(struct connections *all)
@@ -503,10 +258,10 @@ void connections_retry(struct connections *all)
     for (struct connection *at = all->first; at && all->awaiting_engine; at = next) {
         next = at->next;
         if (at->state == CONNECTION_ENTERING)
-            try_enter(at);
+            connection_try_enter(at);
         else if (at->state == CONNECTION_LEAVING)
             try_leave(at);
-        settle(at);
+        connection_settle(at);
     }
 }
 
@@ -516,8 +271,8 @@ void connections_refuse_new(struct connections *all)
     for (struct connection *at = all->first; at; at = next) {
         next = at->next;
         if (at->state <= CONNECTION_ENTERING)
-            refuse(at, -ESHUTDOWN, "the daemon stops");
-        settle(at);
+            connection_refuse(at, -ESHUTDOWN, "the daemon stops");
+        connection_settle(at);
     }
 }
 
@@ -529,8 +284,8 @@ void connections_close(struct connections *all)
         if (at->state == CONNECTION_SERVING)
             all->serving--;
         if (at->state != CONNECTION_CLOSING)
-            begin_close(at);
-        settle(at);
+            connection_begin_close(at);
+        connection_settle(at);
     }
     board_show_sessions(all);
 }

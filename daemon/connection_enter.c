@@ -1,0 +1,220 @@
+/* The handshake, step by step: from the first packet until the engine has the session. */
+#include "daemon/connection_state.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "daemon/log.h"
+
+/* The engine has it: watch for its end, and let the client begin. */
+static int begin_serving(struct connection *connection)
+{
+    static const struct message_ready ready = {
+        .header = MESSAGE_INIT(MESSAGE_READY, struct message_ready)};
+    struct loop *loop = connection->all->loop;
+    int err = loop_poll(loop, &connection->hang_up, connection->socket_fd, POLLIN | POLLRDHUP);
+    if (err == 0 && connection->peer.process >= 0)
+        err = loop_poll(loop, &connection->process, connection->peer.process, POLLIN);
+    if (err == 0)
+        err = handshake_send(connection->socket_fd, &ready, sizeof ready, NULL, 0);
+    return err;
+}
+
+void connection_try_enter(struct connection *connection)
+{
+    struct connections *all = connection->all;
+    int err = engine_attach(all->engine, connection->session);
+    if (err == -EAGAIN)
+        return; /* connections_retry() */
+    if (err < 0) {
+        connection_refuse_system(connection, err, "the engine takes no session");
+        return;
+    }
+    connection_set_state(connection, CONNECTION_SERVING);
+    loop_cancel(all->loop, &connection->timer);
+    all->serving++;
+    board_count(&all->board->board->sessions_total);
+    board_show_sessions(all);
+    err = begin_serving(connection);
+    if (err < 0) {
+        log_debug("session %u: ended at its begin: %s", connection->number, strerror(-err));
+        connection_leave(connection);
+        return;
+    }
+    log_debug("session %u: \"%s\" (process %d, user %u)", connection->number, connection->peer.name,
+              (int)connection->peer.pid, (unsigned)connection->peer.uid);
+}
+
+/* Maps what came with MESSAGE_ATTACH and makes a session of everything. */
+static int make_session(struct connection *connection, struct failure *failure)
+{
+    const char *why;
+    struct session_options options = {
+        .id = connection->number,
+        .uid = connection->peer.uid,
+        .socket_fd = connection->socket_fd,
+        .doorbell_fd = connection->doorbell_fd,
+        .geometry = connection->geometry,
+        .daemon_half = connection->daemon_half,
+    };
+    int err = region_map_peer(&options.client_half, connection->packet.fds[0],
+                              client_half_bytes(&connection->geometry), &why);
+    if (err < 0)
+        return failure_set(failure, err, "attach: the client half: %s", why ? why : strerror(-err));
+    connection->packet.fd_count = 0;
+
+    err = session_open(&connection->session, &options);
+    if (err < 0) {
+        region_fini(&options.client_half);
+        return failure_set(failure, err, "cannot make a session: %s", strerror(-err));
+    }
+    connection->daemon_half = REGION_EMPTY;
+    connection->doorbell_fd = -1;
+    return 0;
+}
+
+static void take_attach(struct connection *connection)
+{
+    struct failure failure;
+    int err = handshake_check_attach(&connection->packet, &failure);
+    if (err == 0)
+        err = make_session(connection, &failure);
+    if (err < 0) {
+        connection_refuse(connection, err, failure.text);
+        return;
+    }
+    connection_set_state(connection, CONNECTION_ENTERING);
+    connection_try_enter(connection);
+}
+
+static int welcome(struct connection *connection)
+{
+    const struct message_hello *hello = &connection->packet.message.hello;
+    struct message_welcome message = {
+        .header = MESSAGE_INIT(MESSAGE_WELCOME, struct message_welcome),
+        .major = LAYOUT_MAJOR,
+        .minor = hello->minor < LAYOUT_MINOR ? hello->minor : LAYOUT_MINOR,
+        .geometry = connection->geometry,
+        .session = connection->number,
+        .board_bytes = (uint32_t)connection->all->board->region.bytes,
+    };
+    const int fds[MESSAGE_WELCOME_FDS] = {
+        connection->daemon_half.fd, connection->all->board->region.fd, connection->doorbell_fd};
+    return handshake_send(connection->socket_fd, &message, sizeof message, fds,
+                          MESSAGE_WELCOME_FDS);
+}
+
+/* Whether it holds what a session is made of: that is what is limited. */
+static bool holds_session(const struct connection *connection)
+{
+    return connection->session || connection->daemon_half.base;
+}
+
+static int check_limits(const struct connection *connection, struct failure *failure)
+{
+    const struct config *config = connection->all->config;
+    uint32_t sessions = 0, own = 0;
+    for (const struct connection *at = connection->all->first; at; at = at->next) {
+        sessions += holds_session(at);
+        own += holds_session(at) && at->peer.uid == connection->peer.uid;
+    }
+    if (sessions >= config->sessions_max)
+        return failure_set(failure, -EUSERS, "all %u sessions are taken (sessions_max)",
+                           config->sessions_max);
+    if (own >= config->sessions_per_user)
+        return failure_set(failure, -EUSERS, "user %u has %u sessions already (sessions_per_user)",
+                           (unsigned)connection->peer.uid, own);
+    return 0;
+}
+
+static int prepare_session(struct connection *connection)
+{
+    const struct geometry *wish = &connection->packet.message.hello.geometry;
+    handshake_grant(&connection->geometry, wish, &connection->all->config->geometry_max,
+                    connection->number);
+    int err = region_create(&connection->daemon_half, "autoglm-daemon",
+                            daemon_half_bytes(&connection->geometry));
+    if (err < 0)
+        return err;
+    connection->doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return connection->doorbell_fd < 0 ? -errno : 0;
+}
+
+static int receive_next(struct connection *connection)
+{
+    handshake_packet_fini(&connection->packet);
+    handshake_packet_init(&connection->packet);
+    return loop_receive(connection->all->loop, &connection->receive, connection->socket_fd,
+                        &connection->packet.header);
+}
+
+static void take_hello(struct connection *connection)
+{
+    struct failure failure;
+    int err = handshake_check_hello(&connection->packet, &failure);
+    if (connection->packet.bytes >= sizeof connection->packet.message.hello)
+        handshake_clean_name(connection->peer.name, connection->packet.message.hello.name);
+    if (err == 0)
+        err = check_limits(connection, &failure);
+    if (err < 0) {
+        connection_refuse(connection, err, failure.text);
+        return;
+    }
+
+    err = prepare_session(connection);
+    if (err < 0) {
+        connection_refuse_system(connection, err, "no memory or descriptors for a session");
+        return;
+    }
+    err = welcome(connection);
+    if (err == 0)
+        err = receive_next(connection);
+    if (err < 0)
+        connection_refuse_system(connection, err, "the connection");
+    else
+        connection_set_state(connection, CONNECTION_ATTACH);
+}
+
+static void on_packet(struct loop_op *op, int result)
+{
+    struct connection *connection = op->owner;
+    if (result >= 0) /* even if nobody wants it any more: descriptors may have come */
+        handshake_packet_take(&connection->packet, (size_t)result);
+
+    if (connection->state != CONNECTION_HELLO && connection->state != CONNECTION_ATTACH) {
+        connection_settle(connection);
+        return;
+    }
+    if (result <= 0) {
+        log_debug("a client (process %d, user %u) left during the handshake",
+                  (int)connection->peer.pid, (unsigned)connection->peer.uid);
+        connection_begin_close(connection);
+    } else if (connection->state == CONNECTION_HELLO) {
+        take_hello(connection);
+    } else {
+        take_attach(connection);
+    }
+    connection_settle(connection);
+}
+
+static void on_deadline(struct loop_op *op, int result)
+{
+    struct connection *connection = op->owner;
+    if (result == -ETIME && connection->state <= CONNECTION_ENTERING)
+        connection_refuse(connection, -ETIMEDOUT, "the handshake took too long (handshake_ms)");
+    connection_settle(connection);
+}
+
+int connection_begin(struct connection *connection)
+{
+    struct connections *all = connection->all;
+    connection->receive = (struct loop_op){.handler = on_packet, .owner = connection};
+    connection->hang_up = (struct loop_op){.handler = connection_on_hang_up, .owner = connection};
+    connection->process =
+        (struct loop_op){.handler = connection_on_process_end, .owner = connection};
+    connection->timer = (struct loop_op){.handler = on_deadline, .owner = connection};
+    int err = loop_timer(all->loop, &connection->timer, loop_now_ns() + all->config->handshake_ns);
+    return err < 0 ? err : receive_next(connection);
+}

@@ -1,0 +1,68 @@
+/*
+ * What connection.c (life and end) and connection_enter.c (the handshake) share of a connection.
+ */
+#ifndef AGL_DAEMON_CONNECTION_STATE_H
+#define AGL_DAEMON_CONNECTION_STATE_H
+
+#include "daemon/connection.h"
+
+struct connection {
+    struct connections *all;
+    struct connection *next, *previous;
+    enum connection_state state;
+    uint32_t number;
+    bool is_complained_of; /* its break was logged and counted */
+    struct peer peer;
+    int socket_fd;
+
+    struct loop_op receive, hang_up, process, timer;
+    struct handshake_packet packet;
+
+    struct geometry geometry;
+    struct region daemon_half; /* until the session has it, as socket and doorbell */
+    int doorbell_fd;
+    struct session *session;
+};
+
+/* A counter of the board. relaxed: for onlookers; the control thread alone writes them. */
+static inline void board_count(_Atomic uint64_t *counter)
+{
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+static inline void board_show_sessions(const struct connections *all)
+{
+    atomic_store_explicit(&all->board->board->sessions, all->serving, memory_order_relaxed);
+}
+
+/* ---- connection.c ---------------------------------------------------------------------------- */
+
+void connection_set_state(struct connection *connection, enum connection_state state);
+
+/* Called at the end of everything that may have been the last of a connection: it may be gone
+ * afterwards. */
+void connection_settle(struct connection *connection);
+
+/* Ends a connection that the engine does not have (any more). */
+void connection_begin_close(struct connection *connection);
+
+/* Sends away a client that the engine does not have, and says why. */
+void connection_refuse(struct connection *connection, int error, const char *why);
+void connection_refuse_system(struct connection *connection, int error, const char *what);
+
+/* Asks the engine for a session that it has. */
+void connection_leave(struct connection *connection);
+
+/* Handlers of the two signs of a served client's end. */
+void connection_on_hang_up(struct loop_op *op, int result);
+void connection_on_process_end(struct loop_op *op, int result);
+
+/* ---- connection_enter.c ---------------------------------------------------------------------- */
+
+/* Waits for the first packet, until the deadline. */
+int connection_begin(struct connection *connection);
+
+/* Gives the session to the engine, if that has room for it now, and lets the client begin. */
+void connection_try_enter(struct connection *connection);
+
+#endif
