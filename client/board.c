@@ -175,7 +175,9 @@ int agl_status_of(const char *instance, struct agl_status *ret_status, struct ag
                   uint32_t capacity)
 {
     struct board board;
+    uint32_t model_count = 0;
     char name[64];
+    memset(&board, 0, sizeof board);
     if (!instance)
         instance = "default";
     if (!*instance || strchr(instance, '/') || strlen(instance) >= sizeof board.instance)
@@ -185,7 +187,6 @@ int agl_status_of(const char *instance, struct agl_status *ret_status, struct ag
     int err = read_named_board(&board, name);
     if (err < 0)
         return err;
-    uint32_t model_count;
     err = board_check(&board, &model_count);
     if (err < 0)
         return err;

@@ -332,7 +332,7 @@ static int init_tables(struct agl_client *client, const struct agl_options *opti
 
 int agl_connect(struct agl_client **ret_client, const struct agl_options *options)
 {
-    struct agl_options filled = AGL_OPTIONS_INIT;
+    struct agl_options filled = {.socket_path = DEFAULT_SOCKET_PATH, .name = ""};
     int err = read_options(&filled, options);
     if (err < 0)
         return err;
