@@ -300,6 +300,11 @@ int control_open(struct control **ret_control, const struct control_options *opt
     return 0;
 }
 
+const char *control_socket_path(const struct control *control)
+{
+    return control->listener.path;
+}
+
 int control_turn(struct control *control, uint64_t wait_ns)
 {
     int err = loop_turn(control->all.loop, wait_ns);

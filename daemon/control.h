@@ -26,6 +26,9 @@ struct control_options {
 int control_open(struct control **ret_control, const struct control_options *options,
                  struct failure *failure);
 
+/* Where clients find it. */
+const char *control_socket_path(const struct control *control);
+
 /* Serves until the daemon is to stop. 0: a signal asked for it, and every request has ended or was
  * told; else a negative errno: the engine's, or the event loop's. */
 int control_run(struct control *control);

@@ -137,6 +137,15 @@ static int bind_and_listen(struct listener *listener, const struct config *confi
     return 0;
 }
 
+/* Where a socket that systemd made lies; for the log. */
+static void find_path(struct listener *listener)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    socklen_t bytes = sizeof address - 1; /* so that the path has an end */
+    if (getsockname(listener->fd, (struct sockaddr *)&address, &bytes) == 0 && address.sun_path[0])
+        memcpy(listener->path, address.sun_path, sizeof listener->path);
+}
+
 int listener_open(struct listener *ret_listener, const struct config *config,
                   struct failure *failure)
 {
@@ -154,6 +163,8 @@ int listener_open(struct listener *ret_listener, const struct config *config,
         if (listener.fd < 0)
             return failure_set(failure, -errno, "socket %s: %s", listener.path, strerror(errno));
         err = bind_and_listen(&listener, config, failure);
+    } else if (err > 0) {
+        find_path(&listener);
     }
     if (err < 0) {
         listener_close(&listener);

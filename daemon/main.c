@@ -213,7 +213,7 @@ static void say_ready(const struct service *service)
         used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "",
                                  service->models[i]->name);
     systemd_notify("READY=1\nSTATUS=Serving %s", names);
-    log_info("ready: %s, socket %s, in %.2f s", names, service->config.socket_path,
+    log_info("ready: %s, socket %s, in %.2f s", names, control_socket_path(service->control),
              seconds_since(service->start_ns));
 }
 
