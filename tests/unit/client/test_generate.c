@@ -1,9 +1,14 @@
 #include "autoglm.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/support/peer.h"
@@ -505,6 +510,68 @@ static void a_small_grant_bounds_the_prompt(void **state)
     peer_stop(&small);
 }
 
+/* ---- the hot path ---------------------------------------------------------------------------- */
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { IS_SANITIZED = 1 }; /* sanitizers make system calls of their own */
+#else
+enum { IS_SANITIZED = 0 };
+#endif
+
+/* From now on any system call but the end of the process kills it. */
+static int forbid_system_calls(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    };
+    struct sock_fprog program = {.len = sizeof filter / sizeof filter[0], .filter = filter};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0;
+}
+
+static int serve_one(uint32_t number)
+{
+    static const uint8_t kinds[] = {AGL_EVENT_ACCEPTED, AGL_EVENT_TOKENS, AGL_EVENT_DONE};
+    struct submission submission;
+    struct agl_event event;
+    uint32_t id;
+    if (agl_poll(client, &event) != 0 || submit(7, number, 0, 0, &id) != 0 ||
+        peer_take(&peer, &submission) != 0)
+        return -1;
+    peer_accept(&peer, id, 7);
+    peer_token(&peer, id, 0, 3);
+    peer_done(&peer, id, DONE_STOP, 0);
+    for (size_t i = 0; i < sizeof kinds; i++)
+        if (agl_poll(client, &event) != 1 || event.kind != kinds[i])
+            return -1;
+    return 0;
+}
+
+static void with_both_sides_awake_no_system_call_is_made(void **state)
+{
+    if (IS_SANITIZED)
+        skip();
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        if (forbid_system_calls())
+            _exit(2);
+        for (uint32_t i = 0; i < 1000; i++)
+            if (serve_one(i) < 0)
+                _exit(3);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
+        skip(); /* seccomp is not to be had here */
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 int main(void)
 {
 #define WITH_PEER(test) cmocka_unit_test_setup_teardown(test, connect_to_peer, leave_peer)
@@ -531,6 +598,7 @@ int main(void)
         WITH_PEER(asking_again_moves_the_place),
         WITH_PEER(prompts_in_flight_never_overlap),
         cmocka_unit_test(a_small_grant_bounds_the_prompt),
+        WITH_PEER(with_both_sides_awake_no_system_call_is_made),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
