@@ -261,7 +261,8 @@ struct agl_event {
 };
 
 /* Takes the next event without waiting. 1: *ret_event is filled; 0: nothing there; -EPIPE: the
- * daemon is gone; -EPROTO: it broke the contract. Makes no system call unless agl_fd() is in use. */
+ * daemon is gone; -EPROTO: it broke the contract. Makes no system call unless agl_fd() is in use, and
+ * so does not notice by itself that the daemon has died: agl_wait() does, even with timeout_ns 0. */
 int agl_poll(struct agl_client *client, struct agl_event *ret_event);
 
 /* The same, waiting for at most timeout_ns (UINT64_MAX: for ever, though never beyond the life of
