@@ -237,10 +237,12 @@ static struct connection *find(const struct connections *all, const struct sessi
 void connection_broken(struct connections *all, struct session *session)
 {
     struct connection *connection = find(all, session);
-    if (!connection || connection->state != CONNECTION_SERVING)
-        return; /* it is leaving already */
+    if (!connection)
+        return;
+    /* Also of one that has hung up in the meantime: it is counted all the same. */
     complain(connection, session->broken_why ? session->broken_why : strerror(EPROTO));
-    connection_leave(connection);
+    if (connection->state == CONNECTION_SERVING)
+        connection_leave(connection);
 }
 
 void connection_detached(struct connections *all, struct session *session)

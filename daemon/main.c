@@ -19,6 +19,7 @@
 #include "daemon/loop.h"
 #include "daemon/model.h"
 #include "daemon/systemd.h"
+#include "daemon/weights.h"
 #include "kernels/backend.h"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_CONFIG = 2 };
@@ -112,13 +113,9 @@ static int start_model(struct service *service, const struct config_model *wante
         return err;
     service->models[service->model_count++] = model;
 
-    double seconds = seconds_since(start_ns);
-    double bytes = (double)model->weights_bytes;
-    if (model->weights_bytes)
-        log_info("model %s: %s, %.1f MB of weights in %.3f s (%.2f GB/s)", model->name,
-                 model->config.architecture_name, bytes * 1e-6, seconds, bytes * 1e-9 / seconds);
-    else
-        log_info("model %s: %s, no weights", model->name, model->config.architecture_name);
+    char how[256];
+    log_info("model %s: %s, ready after %.3f s; %s", model->name, model->config.architecture_name,
+             seconds_since(start_ns), weights_describe(model->weights, how, sizeof how));
     if (*memory_left) /* 0 stands for no limit, so what is left never becomes 0 */
         *memory_left =
             *memory_left > model->weights_bytes ? *memory_left - model->weights_bytes : 1;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -86,8 +87,11 @@ int daemon_stop(struct daemon *daemon)
 
 void daemon_kill(struct daemon *daemon)
 {
+    char board[64];
     kill(daemon->pid, SIGKILL);
     waitpid(daemon->pid, NULL, 0);
+    snprintf(board, sizeof board, "/autoglm.%s", daemon->instance);
+    shm_unlink(board); /* what only the next daemon of that instance would replace */
     test_remove_folder(daemon->folder);
 }
 
