@@ -548,6 +548,26 @@ static void a_session_that_broke_the_contract_is_ended_and_counted_once(void **s
     expect_nothing_left();
 }
 
+/* The engine's report and the hang-up race each other; the breach counts either way. */
+static void a_breach_counts_though_its_client_hung_up_first(void **state)
+{
+    begin();
+    int fd = rig_connect(&rig);
+    rig_enter(&rig, fd);
+    struct session *session = rig.engine.sessions[0];
+    rig.engine.keeps_sessions = true;
+    close(fd);
+    rig_until_sessions(&rig, 0);
+    session->broken = -EPROTO;
+    session->broken_why = "a test says so";
+    fake_engine_report(&rig.engine, ENGINE_BROKEN, session, 0);
+    fake_engine_report(&rig.engine, ENGINE_DETACHED, session, 0);
+    while (rig.board.board->sessions_broken == 0 && rig_turn(&rig) == 1)
+        ;
+    assert_int_equal(rig.board.board->sessions_broken, 1);
+    expect_nothing_left();
+}
+
 static void nothing_is_closed_while_the_engine_has_it(void **state)
 {
     begin();
