@@ -731,6 +731,7 @@ int main(void)
         TEST(a_client_that_goes_before_the_engine_has_room_leaves_nothing),
         TEST(an_engine_that_takes_no_session_is_an_answer),
         TEST(a_session_that_broke_the_contract_is_ended_and_counted_once),
+        TEST(a_breach_counts_though_its_client_hung_up_first),
         TEST(nothing_is_closed_while_the_engine_has_it),
         TEST(a_failed_engine_ends_the_daemon_with_its_error),
         TEST(sigterm_drains_the_engine_and_removes_the_socket),
