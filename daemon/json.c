@@ -113,8 +113,7 @@ static int check_tree(const cJSON *value, const char *file, struct failure *fail
     return 0;
 }
 
-/* Where the comment at text[at] ends; `at` itself if there is none. An unended comment stays, and
- * the grammar refuses it. */
+/* Where the comment at text[at] ends; `at` itself if there is none. */
 static size_t comment_end(const char *text, size_t bytes, size_t at)
 {
     if (at + 1 >= bytes || text[at] != '/')
@@ -138,11 +137,15 @@ static size_t string_end(const char *text, size_t bytes, size_t at)
     return at + 1;
 }
 
-/* Comments become spaces, line ends stay, so that positions in messages are right. */
+/* Comments become spaces, line ends stay, so that positions in messages are right. At a comment
+ * without an end it stops: the grammar refuses the slash, and to look for an end behind each of
+ * many would take hours. */
 static void blank_comments(char *text, size_t bytes)
 {
     for (size_t at = 0; at < bytes;) {
         size_t end = comment_end(text, bytes, at);
+        if (text[at] == '/' && end == at)
+            return;
         if (text[at] == '"')
             at = string_end(text, bytes, at);
         else if (end == at)

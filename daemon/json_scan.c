@@ -251,6 +251,8 @@ static bool scan_value(struct scan *scan)
     skip_spaces(scan);
     int c = peek(scan);
     bool good;
+    if (c < 0)
+        return stop(scan, -EINVAL, "the text ends where a value is missing");
     if (c == '{')
         good = scan_members(scan, '}');
     else if (c == '[')

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "daemon/json.h"
@@ -154,10 +155,27 @@ static void names_line_and_column_also_behind_comments(void **state)
 {
     (void)state;
     refuses("{\n  \"a\": 1,\n  b\n}", 0, -EINVAL, "a.json:3:3:");
+    refuses("", 0, -EINVAL, "a.json:1:1: not valid JSON: the text ends");
     takes("// head\n{ /* in \" between */ \"a//b\": \"/*x*/\" } // end", JSON_COMMENTS);
     refuses("// head\n/* two\nlines */ {\"a\": x}", JSON_COMMENTS, -EINVAL, "a.json:3:16:");
     refuses("{} /* without end", JSON_COMMENTS, -EINVAL, "a.json:1:4:");
     refuses("{} // not here", 0, -EINVAL, "something follows");
+}
+
+static void a_million_comments_without_an_end_take_no_longer_than_one(void **state)
+{
+    (void)state;
+    enum { COMMENTS = 1 << 20 };
+    char *text = malloc(3 * (size_t)COMMENTS);
+    assert_non_null(text);
+    for (size_t i = 0; i < COMMENTS; i++)
+        memcpy(text + 3 * i, "/* ", 3);
+    struct failure failure;
+    clock_t start = clock();
+    assert_int_equal(parse(text, 3 * (size_t)COMMENTS, JSON_COMMENTS, &failure), -EINVAL);
+    assert_true(clock() - start < 5 * CLOCKS_PER_SEC);
+    assert_non_null(strstr(failure.text, "a.json:1:1:"));
+    free(text);
 }
 
 static void refuses_more_values_than_fit_in_memory(void **state)
@@ -318,6 +336,7 @@ int main(void)
         cmocka_unit_test(refuses_depth_and_numbers_without_end),
         cmocka_unit_test(integers_only_means_integers_only),
         cmocka_unit_test(names_line_and_column_also_behind_comments),
+        cmocka_unit_test(a_million_comments_without_an_end_take_no_longer_than_one),
         cmocka_unit_test(refuses_more_values_than_fit_in_memory),
         cmocka_unit_test(reads_only_regular_files_within_the_limit),
         cmocka_unit_test_setup_teardown(reads_fields_of_every_type, open_fields, close_fields),
