@@ -125,7 +125,8 @@ static int parse_offsets(struct safetensors_tensor *tensor, const cJSON *value,
         return REFUSE(place, "data_offsets: the end %llu is before the begin %llu",
                       (unsigned long long)end, (unsigned long long)begin);
     if (end > body_bytes)
-        return REFUSE(place, "data_offsets: the end %llu is beyond the file's end at %llu",
+        return REFUSE(place,
+                      "data_offsets: the end %llu is beyond the %llu bytes behind the header",
                       (unsigned long long)end, (unsigned long long)body_bytes);
     tensor->offset = body_offset + begin;
     tensor->bytes = end - begin;

@@ -178,9 +178,9 @@ static void refuses_offsets_that_leave_the_file_or_go_back(void **state)
     refuses(ONE(TYPE("U8") ",\"shape\":[4],\"data_offsets\":[4,0]"), 4,
             "the end 0 is before the begin 4");
     refuses(ONE(TYPE("U8") ",\"shape\":[4],\"data_offsets\":[0,5]"), 4,
-            "the end 5 is beyond the file's end at 4");
+            "the end 5 is beyond the 4 bytes behind the header");
     refuses(ONE(TYPE("U8") ",\"shape\":[4],\"data_offsets\":[0,9007199254740991]"), 4,
-            "beyond the file's end");
+            "beyond the 4 bytes behind the header");
     refuses(ONE(TYPE("U8") ",\"shape\":[4],\"data_offsets\":[-4,0]"), 4, "not an integer");
     refuses(ONE(TYPE("U8") ",\"shape\":[4],\"data_offsets\":[0.0,4]"), 4, "not an integer");
 }
