@@ -159,9 +159,20 @@ static int add_listed_files(struct checkpoint *checkpoint, const struct listing 
         return failure_set(failure, -EINVAL, "%s: weight_map: %zu files, must be 1 ... %d",
                            index_path, file_count, CHECKPOINT_FILES_MAX);
     int err = reserve_files(checkpoint, file_count, failure);
-    for (size_t i = 0; i < count && err == 0; i++)
-        if (i == 0 || strcmp(listings[i].file, listings[i - 1].file) != 0)
-            err = add_file(checkpoint, folder, listings[i].file, failure);
+    size_t tensor_count = 0;
+    for (size_t i = 0; i < count && err == 0; i++) {
+        if (i > 0 && strcmp(listings[i].file, listings[i - 1].file) == 0)
+            continue;
+        err = add_file(checkpoint, folder, listings[i].file, failure);
+        if (err < 0)
+            break;
+        /* A thousand links to one long table would take hours and all memory. */
+        tensor_count += checkpoint->tables[checkpoint->file_count - 1].count;
+        if (tensor_count > SAFETENSORS_TENSORS_MAX)
+            err =
+                failure_set(failure, -EFBIG, "%s: weight_map: its files hold more than %d tensors",
+                            index_path, SAFETENSORS_TENSORS_MAX);
+    }
     return err;
 }
 
@@ -244,16 +255,23 @@ static int open_single(struct checkpoint *checkpoint, const char *folder, struct
     return err;
 }
 
+/* A link that leads nowhere, or a folder that may not be searched, is named when it is opened. */
+static bool is_there(const char *path)
+{
+    struct stat status;
+    return lstat(path, &status) == 0 || errno != ENOENT;
+}
+
 static int open_any(struct checkpoint *checkpoint, const char *folder, struct failure *failure)
 {
     char path[4096];
     if (snprintf(path, sizeof path, "%s/%s", folder, SINGLE_NAME) >= (int)sizeof path)
         return failure_set(failure, -ENAMETOOLONG, "%.256s...: the path is too long", folder);
-    if (access(path, F_OK) == 0)
+    if (is_there(path))
         return open_single(checkpoint, folder, failure);
     if (snprintf(path, sizeof path, "%s/%s", folder, INDEX_NAME) >= (int)sizeof path)
         return failure_set(failure, -ENAMETOOLONG, "%.256s...: the path is too long", folder);
-    if (access(path, F_OK) == 0)
+    if (is_there(path))
         return open_sharded(checkpoint, folder, path, failure);
     return failure_set(failure, -ENOENT, "%s: there is neither %s nor %s", folder, SINGLE_NAME,
                        INDEX_NAME);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -127,6 +128,9 @@ static void refuses_folders_without_weights_and_files_that_are_none(void **state
     assert_int_equal(mkfifo(path, 0600), 0);
     refuses(folder, -EINVAL, path, "not a regular file");
     assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink("nowhere", path), 0);
+    refuses(folder, -ENOENT, path, "No such file");
+    assert_int_equal(unlink(path), 0);
     test_write_file(folder, "model.safetensors", "", 0);
     refuses(folder, -EINVAL, path, "header: the file has 0 bytes");
 }
@@ -182,6 +186,28 @@ static void refuses_a_missing_shard_and_a_tensor_in_two(void **state)
     refuses(folder, -EINVAL, ".safetensors", "tensor \"c\": stands in");
 }
 
+static void the_tensors_of_all_shards_together_are_bounded(void **state)
+{
+    enum { ITEM_BYTES = 61, COUNT = SAFETENSORS_TENSORS_MAX / 2 + 1 };
+    const char *folder = ((struct folder *)*state)->path;
+    char *header = malloc((size_t)COUNT * ITEM_BYTES + 2), *next = header;
+    assert_non_null(header);
+    for (int i = 0; i < COUNT; i++)
+        next += sprintf(next, "%c\"%06d\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}",
+                        i ? ',' : '{', i);
+    memcpy(next, "}", 2);
+    test_write_raw_safetensors(folder, "one.safetensors", header, 0);
+    free(header);
+    char path[4200];
+    snprintf(path, sizeof path, "%s/two.safetensors", folder);
+    assert_true(unlink(path) == 0 || errno == ENOENT);
+    assert_int_equal(symlink("one.safetensors", path), 0);
+    static const char index[] =
+        "{\"weight_map\":{\"0\":\"one.safetensors\",\"1\":\"two.safetensors\"}}";
+    test_write_file(folder, "model.safetensors.index.json", index, strlen(index));
+    refuses(folder, -EFBIG, "index.json", "its files hold more than 262144 tensors");
+}
+
 static void notices_files_that_change_under_its_hands(void **state)
 {
     const char *folder = ((struct folder *)*state)->path;
@@ -210,6 +236,7 @@ int main(void)
         IN_FOLDER(refuses_shard_names_that_lead_elsewhere),
         IN_FOLDER(refuses_indices_that_lie),
         IN_FOLDER(refuses_a_missing_shard_and_a_tensor_in_two),
+        IN_FOLDER(the_tensors_of_all_shards_together_are_bounded),
         IN_FOLDER(notices_files_that_change_under_its_hands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
