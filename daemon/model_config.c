@@ -99,25 +99,31 @@ static int refuse_quantization(const struct json_object *root, struct failure *f
                        json_quote(method).text);
 }
 
-static int add_eos(struct model_config *config, const struct json_object *where, const cJSON *value,
-                   struct failure *failure)
+static int add_eos_id(struct model_config *config, const struct json_object *where, uint32_t id,
+                      struct failure *failure)
 {
-    uint64_t id;
-    if (json_number_u64(value, &id) < 0)
-        return json_refuse(where, "eos_token_id", -EINVAL, failure,
-                           "must be an id or an array of ids");
-    if (id >= config->vocab_rows)
-        return json_refuse(where, "eos_token_id", -EINVAL, failure,
-                           "%llu is beyond the vocabulary's %u rows", (unsigned long long)id,
-                           config->vocab_rows);
     for (uint32_t i = 0; i < config->eos_count; i++)
         if (config->eos_ids[i] == id)
             return 0;
     if (config->eos_count == MODEL_EOS_MAX)
         return json_refuse(where, "eos_token_id", -EINVAL, failure, "more than %d ids",
                            MODEL_EOS_MAX);
-    config->eos_ids[config->eos_count++] = (uint32_t)id;
+    config->eos_ids[config->eos_count++] = id;
     return 0;
+}
+
+static int add_eos(struct model_config *config, const struct json_object *where, const cJSON *value,
+                   struct failure *failure)
+{
+    uint64_t id;
+    if (!cJSON_IsNumber(value))
+        return json_refuse(where, "eos_token_id", -EINVAL, failure,
+                           "must be an id or an array of ids, has %s", json_type_name(value));
+    if (json_number_u64(value, &id) < 0 || id >= config->vocab_rows)
+        return json_refuse(where, "eos_token_id", -EINVAL, failure,
+                           "%.17g is none of the vocabulary's %u rows", value->valuedouble,
+                           config->vocab_rows);
+    return add_eos_id(config, where, (uint32_t)id, failure);
 }
 
 static int parse_eos(struct model_config *config, const struct json_object *where,
@@ -134,6 +140,20 @@ static int parse_eos(struct model_config *config, const struct json_object *wher
             return err;
     }
     return 0;
+}
+
+/* What no file of ChatGLM3 says: its published code also stops at the next turn's role, and which
+ * rows are padding only its tokenizer tells, which is of a kind (SentencePiece) that we do not
+ * read. ChatGLM2 has the same ids up to 64793; the others are padding there. */
+static int add_chatglm3_facts(struct model_config *config, const struct json_object *root,
+                              struct failure *failure)
+{
+    enum { ROWS = 65024, IDS = 64798, USER = 64795, OBSERVATION = 64797 };
+    if (config->architecture != MODEL_CHATGLM || config->vocab_rows != ROWS)
+        return 0;
+    config->vocab_size = IDS;
+    int err = add_eos_id(config, root, USER, failure);
+    return err < 0 ? err : add_eos_id(config, root, OBSERVATION, failure);
 }
 
 /* Numbers that must fit each other, whatever the file calls them. */
@@ -348,7 +368,8 @@ static int parse_root(struct model_config *config, struct model_config_hints *hi
         return err;
     hints->untied_said = json_field(root, "tie_word_embeddings") && !config->tied_head;
     config->vocab_size = config->vocab_rows;
-    return parse_eos(config, root, failure);
+    err = parse_eos(config, root, failure);
+    return err < 0 ? err : add_chatglm3_facts(config, root, failure);
 }
 
 int model_config_parse(struct model_config *ret_config, struct model_config_hints *ret_hints,
@@ -398,6 +419,18 @@ static int read_file(const char *folder, const char *name, char path[PATH_BYTES]
     return json_read_text(ret_text, ret_bytes, path, CONFIG_BYTES_MAX, failure);
 }
 
+/* tokenizer_ids: 0 if it is not known. Ids to stop at are no padding, whatever the tokenizer's
+ * files say: a tokenizer.model alone has no special tokens, and what is never sampled never stops.
+ */
+static void settle_vocabulary(struct model_config *config, uint32_t tokenizer_ids)
+{
+    uint32_t ids = tokenizer_ids ? tokenizer_ids : config->vocab_size;
+    for (uint32_t i = 0; i < config->eos_count; i++)
+        if (config->eos_ids[i] >= ids)
+            ids = config->eos_ids[i] + 1;
+    config->vocab_size = ids < config->vocab_rows ? ids : config->vocab_rows;
+}
+
 int model_config_read_hints(struct model_config *ret_config, struct model_config_hints *ret_hints,
                             const char *folder, struct failure *failure)
 {
@@ -425,8 +458,7 @@ int model_config_read_hints(struct model_config *ret_config, struct model_config
         err = vocabulary_size(folder, &ids, failure);
     if (err < 0)
         return err;
-    if (ids > 0 && ids < config.vocab_rows)
-        config.vocab_size = ids;
+    settle_vocabulary(&config, ids);
     *ret_config = config;
     return 0;
 }

@@ -15,9 +15,9 @@ struct model_config_hints {
     bool untied_said; /* "tie_word_embeddings": false stands there */
 };
 
-/* Reads the text of a config.json. vocab_size is vocab_rows, and qkv_bias and tied_head are what
- * the text says, false where it is silent. -EINVAL out of range or missing, -ENOTSUP a feature that
- * we do not have. `file` is for the messages. */
+/* Reads the text of a config.json. vocab_size is vocab_rows (ChatGLM3: what is known of it), and
+ * qkv_bias and tied_head are what the text says, false where it is silent. -EINVAL out of range or
+ * missing, -ENOTSUP a feature that we do not have. `file` is for the messages. */
 int model_config_parse(struct model_config *ret_config, struct model_config_hints *ret_hints,
                        const char *text, size_t bytes, const char *file, struct failure *failure);
 

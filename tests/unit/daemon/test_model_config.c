@@ -179,7 +179,7 @@ static void dimensions_are_held_in_their_ranges(void **state)
         {"\"partial_rotary_factor\": 0.2", "0.2 of 16 dimensions are 3"},
         {"\"rope_parameters\": 5", "rope_parameters: must be an object"},
         {"\"rope_scaling\": [1]", "rope_scaling: must be an object"},
-        {"\"eos_token_id\": 128", "eos_token_id: 128 is beyond the vocabulary's 128 rows"},
+        {"\"eos_token_id\": 128", "eos_token_id: 128 is none of the vocabulary's 128 rows"},
         {"\"eos_token_id\": [2, 128]", "eos_token_id: 128"},
         {"\"eos_token_id\": -1", "eos_token_id"},
         {"\"eos_token_id\": \"</s>\"", "eos_token_id"},
@@ -290,9 +290,43 @@ static void stop_ids_are_merged(void **state)
         model_config_add_generation(&config, wrong, strlen(wrong), "generation.json", &failure),
         -EINVAL);
     assert_non_null(strstr(failure.text, "generation.json: eos_token_id: 1000"));
+    refuses("GlmForCausalLM", "\"eos_token_id\": [-1]", -EINVAL, "eos_token_id: -1 is none of");
+    refuses("GlmForCausalLM", "\"eos_token_id\": [\"x\"]", -EINVAL, "ids, has a string");
     assert_int_equal(config.eos_count, 2);
     assert_int_equal(takes("GlmForCausalLM", "\"eos_token_id\": null").eos_count, 0);
     assert_int_equal(takes("GlmForCausalLM", "").eos_count, 0);
+}
+
+static void chatglm3_stops_at_the_next_role_too(void **state)
+{
+    (void)state;
+    struct model_config config =
+        takes("ChatGLMModel", "\"padded_vocab_size\": 65024, \"eos_token_id\": 2");
+    assert_int_equal(config.eos_count, 3);
+    assert_int_equal(config.eos_ids[0], 2);
+    assert_int_equal(config.eos_ids[1], 64795);
+    assert_int_equal(config.eos_ids[2], 64797);
+    assert_int_equal(config.vocab_size, 64798);
+    assert_int_equal(config.vocab_rows, 65024);
+    config = takes("ChatGLMModel", "\"padded_vocab_size\": 151552, \"eos_token_id\": [2]");
+    assert_int_equal(config.eos_count, 1);
+    assert_int_equal(config.vocab_size, 151552);
+}
+
+static void ids_to_stop_at_are_never_padding(void **state)
+{
+    (void)state;
+    char folder[4096], text[2048];
+    test_folder(folder);
+    compose(text, sizeof text, "GlmForCausalLM", "\"eos_token_id\": [60, 110, 5]");
+    test_write_file(folder, "config.json", text, strlen(text));
+    static const char ranks[] = "YQ== 0\nYg== 99\n"; /* ids 100 on are special: not here */
+    test_write_file(folder, "tokenizer.model", ranks, strlen(ranks));
+    struct model_config config;
+    struct failure failure = {""};
+    assert_int_equal(model_config_read(&config, folder, &failure), 0);
+    assert_int_equal(config.vocab_size, 111);
+    test_remove_folder(folder);
 }
 
 static void a_folder_is_read_with_its_generation_config_and_tokenizer(void **state)
@@ -343,6 +377,8 @@ int main(void)
         cmocka_unit_test(files_that_are_no_configuration_are_refused),
         cmocka_unit_test(rotary_values_are_read_where_they_stand_today_or_stood_before),
         cmocka_unit_test(stop_ids_are_merged),
+        cmocka_unit_test(chatglm3_stops_at_the_next_role_too),
+        cmocka_unit_test(ids_to_stop_at_are_never_padding),
         cmocka_unit_test(a_folder_is_read_with_its_generation_config_and_tokenizer),
         cmocka_unit_test(every_architecture_has_a_name),
     };
