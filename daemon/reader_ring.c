@@ -19,7 +19,7 @@ struct ring_run {
     uint32_t in_flight; /* taken, not yet completed */
     uint32_t depth;
     uint64_t done_bytes;
-    uint32_t refusals; /* of the kernel to take entries for now */
+    uint32_t refusals; /* of the kernel to take entries for now, one after the other */
     int err;
 };
 
@@ -95,6 +95,7 @@ static void submit(struct ring_run *run)
 {
     int taken = io_uring_submit_and_wait(&run->ring, 1);
     if (taken >= 0) {
+        run->refusals = 0;
         run->prepared -= (uint32_t)taken;
         run->in_flight += (uint32_t)taken;
         return;

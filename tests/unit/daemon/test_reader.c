@@ -104,11 +104,20 @@ static struct {
     int result;
 } breakage;
 
+/* Instead: so many failures with -EINTR before every submission that goes well. */
+static struct {
+    unsigned each;
+    unsigned calls;
+} interruptions;
+
 int __real_io_uring_submit_and_wait(struct io_uring *ring, unsigned count);
 int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned count);
 
 int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned count)
 {
+    if (interruptions.each > 0 &&
+        interruptions.calls++ % (interruptions.each + 1) < interruptions.each)
+        return -EINTR;
     if (breakage.result < 0 && breakage.before > 0) {
         breakage.before--;
     } else if (breakage.result < 0 && breakage.failures > 0) {
@@ -441,6 +450,23 @@ static void a_ring_that_breaks_is_drained_before_the_return(void **state)
     check_silence(fixture);
 }
 
+static void interruptions_between_reads_that_succeed_are_not_counted_together(void **state)
+{
+    const struct fixture *fixture = *state;
+    static const struct reader_options options = {
+        .path = READER_RING, .cache = READER_CACHED, .block_bytes = PAGE, .depth = 1};
+    struct reader_stats stats;
+    struct reader_fault fault;
+    if (skip_way(fixture, 0))
+        skip();
+    interruptions = (typeof(interruptions)){.each = 10};
+    int err = read_with(fixture, &options, &stats, &fault);
+    interruptions.each = 0;
+    assert_int_equal(err, 0);
+    assert_true(interruptions.calls > 2000);
+    check_memory(fixture);
+}
+
 static void nothing_to_read_is_no_error(void **state)
 {
     const struct fixture *fixture = *state;
@@ -468,6 +494,7 @@ int main(void)
         WITH_FILES(progress_grows_to_the_total),
         WITH_FILES(a_cancel_ends_the_reading_with_nothing_in_flight),
         WITH_FILES(a_ring_that_breaks_is_drained_before_the_return),
+        WITH_FILES(interruptions_between_reads_that_succeed_are_not_counted_together),
         WITH_FILES(nothing_to_read_is_no_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
