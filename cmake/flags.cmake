@@ -56,7 +56,7 @@ function(agl_test)
         target_link_options(${test_NAME} PRIVATE -Wl,--wrap=${symbol})
     endforeach()
     if(NOT test_TIMEOUT)
-        set(test_TIMEOUT 120)
+        set(test_TIMEOUT 300)
     endif()
     add_test(NAME ${test_NAME} COMMAND ${test_NAME} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
     set_tests_properties(${test_NAME} PROPERTIES TIMEOUT ${test_TIMEOUT} LABELS "${test_LABELS}"
