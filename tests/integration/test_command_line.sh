@@ -62,11 +62,11 @@ reference = json.load(open(sys.argv[1]))
 held = 0
 for case in reference["cases"]:
     out = subprocess.run([sys.argv[2], "run", "--model", "story-glm", "--ids",
-                          ",".join(map(str, case["prompt"])), "-n", str(len(case["greedy"])), "-t", "0",
+                          ",".join(map(str, case["prompt_ids"])), "-n", str(len(case["ids"])), "-t", "0",
                           "--ignore-eos", "--output", "ids"], check=True, capture_output=True, text=True).stdout
     ids = [int(i) for i in out.strip().split(",")]
-    assert len(ids) == len(case["greedy"]), (len(ids), len(case["greedy"]))
-    for step, (ours, theirs, margin) in enumerate(zip(ids, case["greedy"], case["margins"])):
+    assert len(ids) == len(case["ids"]), (len(ids), len(case["ids"]))
+    for step, (ours, theirs, margin) in enumerate(zip(ids, case["ids"], case["margins"])):
         if margin < 1e-3:  # too close to call in float32: what follows may differ
             break
         assert ours == theirs, f"step {step}: {ours}, reference {theirs}, margin {margin}"
@@ -103,6 +103,26 @@ status = json.load(sys.stdin)
 assert status["state"] == "serving" and len(status["models"]) == 2, status
 assert status["models"][0]["blocks_free"] == status["models"][0]["blocks"], status'
 "$autoglm" status --instance "cli-$$" | grep -q 'instance cli-'
+
+# A real trained model without a tokenizer file serves ids: its reference, 200 greedy ids.
+stories=${AGL_SHARED_DATA:-$root/../shared/data}/stories260k-glm
+if [ -r "$stories/greedy_reference.json" ]; then
+    "$autoglmd" --model stories="$stories" --socket "$work/stories" --instance "cli-stories-$$" 2>"$work/log2" &
+    other=$!
+    for _ in $(seq 400); do [ -S "$work/stories" ] && break; sleep 0.05; done
+    "$autoglm" run --socket "$work/stories" --model stories --ids 1 -n 200 -t 0 --output ids >"$work/ids"
+    python3 - "$work/ids" "$stories/greedy_reference.json" <<'P'
+import json, sys
+ids = [int(i) for i in open(sys.argv[1]).read().split(",")]
+reference = json.load(open(sys.argv[2]))["greedy_ids_from_bos"][1:]
+assert len(ids) == 200 and ids == reference, (ids, reference)
+print("stories260k: 200 greedy ids as in the reference")
+P
+    kill "$other"
+    wait "$other"
+else
+    printf '\n*** SKIPPED: shared test data not found: %s\n\n' "$stories" >&2
+fi
 
 kill "$daemon"
 wait "$daemon" || fail "autoglmd ended with status $?"
