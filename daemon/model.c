@@ -90,6 +90,9 @@ static int read_weights(struct model *model, const struct model_config_hints *hi
     struct weights_options reading = {
         .memory_bytes = options->memory_bytes,
         .cache = options->direct_io ? READER_PROBE : READER_CACHED,
+        .progress = options->progress,
+        .progress_context = options->progress_context,
+        .cancel = options->cancel,
     };
     err = weights_open(&model->weights, checkpoint, model->folder, binding.wants, binding.count,
                        backend, &reading, failure);

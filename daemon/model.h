@@ -8,6 +8,7 @@
 #ifndef AGL_DAEMON_MODEL_H
 #define AGL_DAEMON_MODEL_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -100,6 +101,10 @@ struct model_options {
     uint64_t memory_bytes;   /* refuse weights beyond this; 0: what the machine has free */
     uint32_t context_tokens; /* 0: the model's own */
     bool direct_io;          /* read around the page cache where the file is not in it */
+    /* Called now and then while weights are read, on the calling thread; NULL: never. */
+    void (*progress)(void *context, uint64_t done_bytes, uint64_t total_bytes);
+    void *progress_context;
+    const atomic_bool *cancel; /* true ends the reading with -ECANCELED; NULL: never */
 };
 
 /* Reads all of the folder but its weights: config.json, the stop ids of generation_config.json and
@@ -109,7 +114,8 @@ int model_config_read(struct model_config *ret_config, const char *folder, struc
 
 /* Opens the model in `folder` ("echo:" for the echo model): reads its configuration, computes the
  * memory needed and refuses with the figures if it is not there (-ENOMEM), reads the weights with
- * io_uring into the backend's memory and binds them. May take long; called by the control side. */
+ * io_uring into the backend's memory and binds them. May take long, see progress and cancel; called
+ * by the control side. */
 int model_open(struct model **ret_model, const char *name, const char *folder,
                struct backend *backend, const struct model_options *options,
                struct failure *failure);

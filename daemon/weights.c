@@ -36,6 +36,7 @@ struct plan {
 /* What the steps of reading share. */
 struct loading {
     const struct checkpoint *checkpoint;
+    const char *folder;
     const struct weights_want *wants; /* sorted by file and offset */
     size_t count;
     struct reader_file *files;
@@ -135,7 +136,7 @@ static void free_plan(struct plan *plan)
     free(plan->places);
 }
 
-static int check_memory(const struct loading *loading, const char *folder, struct failure *failure)
+static int check_memory(const struct loading *loading, struct failure *failure)
 {
     uint64_t available = loading->options->memory_bytes;
     if (available == 0)
@@ -143,7 +144,8 @@ static int check_memory(const struct loading *loading, const char *folder, struc
     if (loading->plan.memory_bytes <= available)
         return 0;
     return failure_set(failure, -ENOMEM, "needs %.3g GB of memory, %.3g GB are available: %s",
-                       (double)loading->plan.memory_bytes * 1e-9, (double)available * 1e-9, folder);
+                       (double)loading->plan.memory_bytes * 1e-9, (double)available * 1e-9,
+                       loading->folder);
 }
 
 /* The tensor that holds a byte of a file, for the message. */
@@ -162,7 +164,7 @@ static int report_fault(const struct loading *loading, int err, const struct rea
                         struct failure *failure)
 {
     if (err == -ECANCELED)
-        return failure_set(failure, err, "reading the weights was cancelled");
+        return failure_set(failure, err, "%s: reading the weights was cancelled", loading->folder);
     const char *path = loading->checkpoint->files[fault->file_index].path;
     struct json_quoted name = json_quote(name_at(loading, fault));
     if (fault->shrank)
@@ -302,13 +304,12 @@ static void fill_tensors(const struct loading *loading, const char *memory)
     }
 }
 
-static int load(struct weights *weights, struct loading *loading, const char *folder,
-                struct failure *failure)
+static int load(struct weights *weights, struct loading *loading, struct failure *failure)
 {
     int err = make_plan(&loading->plan, loading->wants, loading->count);
     if (err < 0)
         return failure_set(failure, err, "no memory for a plan of %zu tensors", loading->count);
-    err = check_memory(loading, folder, failure);
+    err = check_memory(loading, failure);
     if (err < 0)
         return err;
     uint64_t bytes = loading->plan.memory_bytes;
@@ -317,7 +318,7 @@ static int load(struct weights *weights, struct loading *loading, const char *fo
         weights->memory = NULL;
         return failure_set(failure, err,
                            "needs %.3g GB of memory, the %s backend could not allocate them: %s",
-                           (double)bytes * 1e-9, loading->backend->ops->name, folder);
+                           (double)bytes * 1e-9, loading->backend->ops->name, loading->folder);
     }
     weights->memory_bytes = bytes;
     err = read_all(loading, weights->memory, failure);
@@ -337,11 +338,12 @@ int weights_open(struct weights **ret_weights, const struct checkpoint *checkpoi
     if (count > 1)
         qsort(wants, count, sizeof *wants, compare_wants);
     struct loading loading = {.checkpoint = checkpoint,
+                              .folder = folder,
                               .wants = wants,
                               .count = count,
                               .backend = backend,
                               .options = options};
-    int err = load(weights, &loading, folder, failure);
+    int err = load(weights, &loading, failure);
     weights->report = (struct weights_report){
         .reading = loading.stats,
         .memory_bytes = weights->memory_bytes,

@@ -322,6 +322,38 @@ static void memory_is_computed_first_and_refused_with_both_figures(void **state)
     assert_null(model);
 }
 
+struct watch {
+    uint64_t done_bytes, total_bytes;
+    atomic_bool cancel;
+};
+
+static void watch_and_cancel(void *context, uint64_t done_bytes, uint64_t total_bytes)
+{
+    struct watch *watch = context;
+    watch->done_bytes = done_bytes;
+    watch->total_bytes = total_bytes;
+    atomic_store(&watch->cancel, true);
+}
+
+static void opening_tells_its_progress_and_can_be_cancelled(void **state)
+{
+    struct fixture *fixture = *state;
+    test_write_model(fixture->folder,
+                     &(struct test_model){.architecture = "GlmForCausalLM", .shards = 3});
+    struct watch watch = {0};
+    struct model *model = open_model(
+        fixture, &(struct model_options){.progress = watch_and_cancel, .progress_context = &watch});
+    assert_true(watch.total_bytes >= model->weights_bytes);
+    assert_int_equal(watch.done_bytes, watch.total_bytes);
+    model_close(model, fixture->backend);
+    struct failure failure = {""};
+    assert_int_equal(model_open(&model, "tiny", fixture->folder, fixture->backend,
+                                &(struct model_options){.cancel = &watch.cancel}, &failure),
+                     -ECANCELED);
+    assert_non_null(strstr(failure.text, ": reading the weights was cancelled"));
+    assert_non_null(strstr(failure.text, fixture->folder));
+}
+
 static void the_context_is_the_models_or_what_is_asked_for(void **state)
 {
     struct fixture *fixture = *state;
@@ -489,6 +521,7 @@ int main(void)
         WITH_BACKEND(shapes_and_types_are_held_against_the_description),
         WITH_BACKEND(what_would_change_a_layer_is_refused_and_the_rest_is_counted),
         WITH_BACKEND(memory_is_computed_first_and_refused_with_both_figures),
+        WITH_BACKEND(opening_tells_its_progress_and_can_be_cancelled),
         WITH_BACKEND(the_context_is_the_models_or_what_is_asked_for),
         WITH_BACKEND(the_echo_model_has_no_weights),
         WITH_BACKEND(names_and_folders_are_bounded),
