@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -423,6 +424,49 @@ static void a_cancel_ends_the_reading_with_nothing_in_flight(void **state)
     }
 }
 
+enum { LATE_BYTES = 16 };
+
+static void *write_late(void *pipe_end)
+{
+    usleep(100000);
+    static const char bytes[LATE_BYTES] = "these are late.";
+    return write(*(int *)pipe_end, bytes, LATE_BYTES) == LATE_BYTES ? pipe_end : NULL;
+}
+
+/* A pipe stands for a disk that takes its time. */
+static void a_cancel_waits_for_the_read_that_is_still_to_land(void **state)
+{
+    const struct fixture *fixture = *state;
+    if (skip_way(fixture, 0))
+        skip();
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    const struct reader_file files[] = {fixture->files[0], {.fd = ends[0], .bytes = LATE_BYTES}};
+    struct reader_extent extents[] = {
+        {.file_index = 0, .bytes = PAGE, .destination = fixture->memory},
+        {.file_index = 1, .bytes = LATE_BYTES, .destination = fixture->memory + PAGE},
+    };
+    struct watch watch = {.cancel_soon = true};
+    struct reader_options options = {.path = READER_RING,
+                                     .cache = READER_CACHED,
+                                     .progress = watch_progress,
+                                     .progress_context = &watch,
+                                     .cancel = &watch.cancel};
+    struct reader_stats stats;
+    struct reader_fault fault;
+    memset(fixture->memory, 0, 2 * PAGE);
+    pthread_t writer;
+    assert_int_equal(pthread_create(&writer, NULL, write_late, &ends[1]), 0);
+    int err = reader_read(files, 2, extents, 2, &options, &stats, &fault);
+    assert_string_equal((char *)fixture->memory + PAGE, "these are late.");
+    void *written;
+    assert_int_equal(pthread_join(writer, &written), 0);
+    assert_non_null(written);
+    assert_int_equal(err, -ECANCELED);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void a_ring_that_breaks_is_drained_before_the_return(void **state)
 {
     const struct fixture *fixture = *state;
@@ -493,6 +537,7 @@ int main(void)
         WITH_FILES(a_file_that_shrinks_is_noticed_not_waited_for),
         WITH_FILES(progress_grows_to_the_total),
         WITH_FILES(a_cancel_ends_the_reading_with_nothing_in_flight),
+        WITH_FILES(a_cancel_waits_for_the_read_that_is_still_to_land),
         WITH_FILES(a_ring_that_breaks_is_drained_before_the_return),
         WITH_FILES(interruptions_between_reads_that_succeed_are_not_counted_together),
         WITH_FILES(nothing_to_read_is_no_error),
