@@ -76,7 +76,14 @@ int __real_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...);
 int __real_access(const char *path, int mode);
 int __wrap_access(const char *path, int mode);
+int __real_lstat(const char *path, struct stat *status);
+int __wrap_lstat(const char *path, struct stat *status);
 int __real_fstat(int fd, struct stat *status);
+int __wrap_lstat(const char *path, struct stat *status)
+{
+    return call_fails(EACCES) ? -1 : __real_lstat(path, status);
+}
+
 int __wrap_fstat(int fd, struct stat *status);
 int __real_fstatfs(int fd, struct statfs *status);
 int __wrap_fstatfs(int fd, struct statfs *status);
