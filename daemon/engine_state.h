@@ -92,9 +92,10 @@ struct engine {
     struct session *broken; /* to be ended at the end of the phase */
     int epoll_fd;
     struct spinner spinner;
-    uint64_t idle_since_ns; /* 0: busy */
-    uint64_t looked_ns;     /* at the doorbells */
-    uint64_t heartbeat_ns;  /* the last slow round */
+    uint64_t idle_since_ns;       /* 0: busy */
+    uint64_t looked_ns;           /* at the doorbells */
+    uint64_t heartbeat_ns;        /* the last slow round */
+    uint32_t found_by_slow_round; /* sessions with submissions that nobody rang for */
 
     bool draining, drained;
     uint64_t drain_deadline_ns;

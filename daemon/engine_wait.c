@@ -141,6 +141,7 @@ static bool sweep_cold(struct engine *engine, uint64_t now_ns)
             session->is_muted = false;
         if (!ring_is_ready(&session->submissions))
             continue;
+        engine->found_by_slow_round++;
         warm(engine, session, now_ns);
         any |= engine_take(engine, session, now_ns);
     }
@@ -175,16 +176,14 @@ static void spin(struct engine *engine)
     }
 }
 
+/* Until the next slow round. But nobody rings when a slow reader has read, so while one stands
+ * still it is a millisecond. Deadlines need no more: a request that has one either runs, and the
+ * engine does not wait, or is parked. */
 static int timeout_ms(const struct engine *engine, uint64_t now_ns)
 {
     uint64_t until_ns = engine->heartbeat_ns + ENGINE_HEARTBEAT_NS;
-    if (engine->timer_ns < until_ns)
-        until_ns = engine->timer_ns;
-    if (engine->draining && !engine->drained && engine->drain_deadline_ns < until_ns)
-        until_ns = engine->drain_deadline_ns;
-    /* Nobody rings when a slow reader has read. */
-    if ((engine->parked_requests || engine->hot.count) && now_ns + NS_PER_MS < until_ns)
-        until_ns = now_ns + NS_PER_MS;
+    if (engine->parked_requests || engine->hot.count)
+        return 1;
     if (until_ns <= now_ns)
         return 0;
     return (int)((until_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);

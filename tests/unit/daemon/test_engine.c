@@ -44,6 +44,54 @@ static void the_first_event_comes_in_the_turn_that_takes_the_submission(void **s
     stand_close(&s);
 }
 
+static void slots_are_given_back_when_the_ring_runs_empty(void **state)
+{
+    (void)state;
+    struct stand s;
+    rig_init(&s.rig);
+    stand_open(&s);
+    stand_ask(&s, 1, 3, 1, 0);
+    rig_turn(&s.rig, 2);
+    assert_int_equal(atomic_load(&s.client.daemon_words->submission_cursor), 1);
+    stand_close(&s);
+}
+
+static void nobody_is_always_the_first(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct client_half other;
+    uint32_t firsts[2] = {0};
+    rig_init(&s.rig);
+    s.rig.config.running_max = 1;
+    stand_open(&s);
+    client_half_open(&other, &CLIENT_HALF_GEOMETRY);
+    rig_attach(&s.rig, &other);
+    for (int round = 0; round < 10; round++) {
+        struct client_half *clients[] = {&s.client, &other};
+        uint64_t ends[2] = {0};
+        for (int i = 0; i < 2; i++) {
+            struct submission submission = client_half_request(clients[i], 1, 3, 2);
+            client_half_submit(clients[i], &submission);
+        }
+        for (uint64_t turn = 1; !ends[0] || !ends[1]; turn++) {
+            struct event event;
+            rig_turn(&s.rig, 1);
+            for (int i = 0; i < 2; i++)
+                while (client_half_poll(clients[i], &event))
+                    if (event.kind == EVENT_DONE)
+                        ends[i] = turn;
+        }
+        firsts[ends[1] < ends[0]]++;
+        rig_turn(&s.rig, (uint32_t)round % 2);
+    }
+    assert_true(firsts[0] > 0);
+    assert_true(firsts[1] > 0);
+    rig_detach(&s.rig, &other);
+    client_half_close(&other);
+    stand_close(&s);
+}
+
 static void the_prompts_place_is_free_once_accepted(void **state)
 {
     (void)state;
@@ -193,6 +241,37 @@ static void logits_that_are_not_given_back_hold_the_request(void **state)
     struct event overflow = rig_expect(&s.rig, &s.client, EVENT_OVERFLOW, 1);
     assert_int_equal(overflow.overflow.parked_ns, 10 * RIG_MS);
     rig_expect(&s.rig, &s.client, EVENT_OUTPUT, 1);
+    stand_close(&s);
+}
+
+static void a_stop_token_takes_no_room_of_the_output_arena(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct geometry geometry = CLIENT_HALF_GEOMETRY;
+    geometry.output_bytes = LAYOUT_PAGE_BYTES; /* one row */
+    rig_init(&s.rig);
+    rig_open(&s.rig);
+    client_half_open(&s.client, &geometry);
+    rig_attach(&s.rig, &s.client);
+    uint64_t release = 0;
+    for (uint32_t id = 1; id <= 5; id++) {
+        struct submission submission = client_half_request(&s.client, id, 4, 9);
+        submission.flags = SUBMISSION_LOGITS;
+        submission.stop_ids[0] = 2;
+        submission.stop_count = 1;
+        client_half_submit(&s.client, &submission);
+        rig_expect(&s.rig, &s.client, EVENT_ACCEPTED, id);
+        struct event output = rig_expect(&s.rig, &s.client, EVENT_OUTPUT, id);
+        assert_true(output.output.release - release <= geometry.output_bytes);
+        release = output.output.release;
+        rig_expect(&s.rig, &s.client, EVENT_TOKENS, id);
+        atomic_store(&s.client.words->output_cursor, release);
+        struct event event = rig_event(&s.rig, &s.client);
+        if (event.kind == EVENT_OVERFLOW)
+            event = rig_event(&s.rig, &s.client);
+        assert_done(event, id, DONE_STOP);
+    }
     stand_close(&s);
 }
 
@@ -599,6 +678,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(echo_answers_with_the_prompt),
         cmocka_unit_test(the_first_event_comes_in_the_turn_that_takes_the_submission),
+        cmocka_unit_test(slots_are_given_back_when_the_ring_runs_empty),
+        cmocka_unit_test(nobody_is_always_the_first),
         cmocka_unit_test(the_prompts_place_is_free_once_accepted),
         cmocka_unit_test(an_answer_ends_at_a_stop_id_which_is_not_told),
         cmocka_unit_test(an_answer_ends_at_the_models_own_end_unless_told_otherwise),
@@ -606,6 +687,7 @@ int main(void)
         cmocka_unit_test(a_long_prompt_is_read_in_chunks),
         cmocka_unit_test(logits_go_before_each_token),
         cmocka_unit_test(logits_that_are_not_given_back_hold_the_request),
+        cmocka_unit_test(a_stop_token_takes_no_room_of_the_output_arena),
         cmocka_unit_test(a_running_request_is_cancelled_within_a_step),
         cmocka_unit_test(a_request_is_cancelled_while_its_prompt_is_read),
         cmocka_unit_test(a_waiting_request_is_cancelled),

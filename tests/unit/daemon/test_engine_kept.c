@@ -199,6 +199,14 @@ static void a_forgotten_sequence_frees_everything(void **state)
     assert_int_equal(cache->free_blocks, cache->blocks);
     assert_int_equal(s.client.session->live_requests, 0);
 
+    stand_ask(&s, 3, 50, 400, SUBMISSION_KEEP); /* what it had set aside comes back at its end */
+    rig_turn(&s.rig, 4);
+    assert_int_equal(cache->free_blocks, cache->blocks - 29);
+    stand_tell(&s, SUBMISSION_CANCEL, 3);
+    assert_done(stand_answer(&s, 3, ids), 3, DONE_CANCELLED);
+    assert_int_equal(cache->free_blocks, cache->blocks - 4);
+    stand_tell(&s, SUBMISSION_DETACH, 3);
+
     stand_ask(&s, 2, 50, 40, SUBMISSION_KEEP); /* forgotten while it runs: not kept then */
     rig_turn(&s.rig, 3);
     stand_tell(&s, SUBMISSION_DETACH, 2);

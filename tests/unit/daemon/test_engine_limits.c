@@ -1,6 +1,8 @@
 /* What the engine refuses, what ends a session, and what a slow reader does to itself alone. */
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "tests/support/engine_stand.h"
@@ -381,6 +383,42 @@ static void a_silent_session_has_to_ring_and_is_heard(void **state)
     stand_close(&s);
 }
 
+/* The engine's first store into its own half while it lets a session go cold is the announcement:
+ * the page is made read-only, so that a handler runs exactly before that store. */
+static struct stand *announcing;
+
+static void submit_before_the_announcement(int signal_number)
+{
+    (void)signal_number;
+    struct region *half = &announcing->client.session->options.daemon_half;
+    mprotect(half->base, half->bytes, PROT_READ | PROT_WRITE);
+    stand_ask(announcing, 1, 3, 5, 0); /* sees that the engine is awake, and does not ring */
+}
+
+static void a_submission_at_the_moment_of_the_announcement_is_not_lost(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct sigaction before;
+    struct sigaction action = {.sa_handler = submit_before_the_announcement};
+    uint32_t ids[STAND_IDS];
+    rig_init(&s.rig);
+    stand_open(&s);
+    announcing = &s;
+    assert_int_equal(sigaction(SIGSEGV, &action, &before), 0);
+    struct region *half = &s.client.session->options.daemon_half;
+    rig_now_ns += 25 * RIG_MS;
+    s.rig.engine->heartbeat_ns = s.rig.engine->looked_ns = rig_now_ns; /* nothing else helps */
+    assert_int_equal(mprotect(half->base, half->bytes, PROT_READ), 0);
+    rig_turn(&s.rig, 1);
+    sigaction(SIGSEGV, &before, NULL);
+    assert_int_equal(ring_room(&s.client.submissions, 32), 31); /* it was submitted */
+    assert_int_equal(s.client.session->place, SESSION_HOT);
+    assert_done(stand_answer(&s, 1, ids), 1, DONE_LENGTH);
+    assert_int_equal(s.rig.engine->found_by_slow_round, 0);
+    stand_close(&s);
+}
+
 static void who_does_not_ring_is_found_within_a_second(void **state)
 {
     (void)state;
@@ -473,6 +511,7 @@ int main(void)
         cmocka_unit_test(a_prompt_is_read_even_while_its_client_does_not_read),
         cmocka_unit_test(submissions_wait_while_there_is_no_room_for_their_answers),
         cmocka_unit_test(a_silent_session_has_to_ring_and_is_heard),
+        cmocka_unit_test(a_submission_at_the_moment_of_the_announcement_is_not_lost),
         cmocka_unit_test(who_does_not_ring_is_found_within_a_second),
         cmocka_unit_test(a_doorbell_that_rings_for_nothing_is_muted_for_a_while),
         cmocka_unit_test(a_filled_and_blocking_doorbell_harms_nobody),
