@@ -18,6 +18,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+enum { ST_BLOCK_BYTES = 512 }; /* whatever st_blksize says */
 enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL };
 
 /* Kernels before 5.14 do not know MADV_POPULATE_*: the pages then come with the first touch. */
@@ -36,7 +37,10 @@ int region_create(struct region *ret_region, const char *name, uint64_t bytes)
 
     int err = 0;
     void *base = MAP_FAILED;
-    if (ftruncate(fd, (off_t)bytes) < 0) {
+    /* Not ftruncate(): every page is there from now on, and a lack of memory is an error. */
+    while (fallocate(fd, 0, 0, (off_t)bytes) < 0) {
+        if (errno == EINTR)
+            continue;
         err = -errno;
         goto close_fd;
     }
@@ -87,6 +91,12 @@ int region_map_peer(struct region *ret_region, int fd, uint64_t bytes, const cha
         return -errno;
     if (status.st_size < 0 || (uint64_t)status.st_size != bytes) {
         *ret_why = "not of the agreed size";
+        return -EPROTO;
+    }
+    /* A hole would be filled by our own first touch, at our expense. None can be made after this
+     * look: the seals forbid it. */
+    if ((uint64_t)status.st_blocks * ST_BLOCK_BYTES < bytes) {
+        *ret_why = "not all there: its maker has to allocate every page";
         return -EPROTO;
     }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -90,10 +91,23 @@ static int memfd(unsigned flags, int seals)
     int fd = memfd_create("test", MFD_CLOEXEC | flags);
     if (fd < 0)
         return -1;
-    assert_int_equal(ftruncate(fd, BYTES), 0);
+    assert_int_equal(fallocate(fd, 0, 0, BYTES), 0);
     if (seals)
         assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
     return fd;
+}
+
+static void a_region_with_holes_is_refused_and_not_filled(void **state)
+{
+    struct stat status;
+    int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    assert_int_equal(ftruncate(fd, BYTES), 0);
+    assert_int_equal(pwrite(fd, "x", 1, 4096), 1);
+    assert_int_equal(fcntl(fd, F_ADD_SEALS, ALL_SEALS), 0);
+    assert_not_mapped(fd, BYTES, "not all there");
+    assert_int_equal(fstat(fd, &status), 0);
+    assert_true(status.st_blocks * 512 < BYTES);
+    close(fd);
 }
 
 static void any_missing_seal_is_refused(void **state)
@@ -173,6 +187,7 @@ int main(void)
         cmocka_unit_test(the_maker_writes_and_the_peer_reads),
         cmocka_unit_test(nobody_can_change_the_memory_behind_the_makers_back),
         cmocka_unit_test(any_missing_seal_is_refused),
+        cmocka_unit_test(a_region_with_holes_is_refused_and_not_filled),
         cmocka_unit_test(another_size_is_refused),
         cmocka_unit_test(what_is_no_memfd_is_refused),
         cmocka_unit_test(huge_pages_are_refused),
