@@ -1,5 +1,6 @@
 #include "daemon/connection.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -41,26 +42,77 @@ static void release(struct connection *connection)
         connection->next->previous = connection->previous;
     all->count--;
 
-    if (connection->session) {
-        session_close(connection->session); /* the socket and the doorbell with it */
+    handshake_peer_fini(&connection->peer);
+    free(connection->burial);
+    free(connection);
+}
+
+static void on_buried(struct loop_op *op, int result)
+{
+    struct connection *connection = op->owner;
+    if (--connection->buried)
+        return;
+    connection->all->burying--;
+    release(connection);
+}
+
+/* A client may have sent a descriptor whose closing waits for as long as the client likes: a TCP
+ * socket that lingers, a file of a file system of its own. So what came of that kind, and a socket
+ * in which such a packet may lie unread, is closed by others, and the connection counts against its
+ * user until that is done. true: it is under way. */
+static bool bury(struct connection *connection, int socket_fd)
+{
+    struct handshake_packet *packet = &connection->packet;
+    uint32_t count = packet->fd_count + (socket_fd >= 0);
+    connection->burial = count ? calloc(count, sizeof *connection->burial) : NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        int fd = i < packet->fd_count ? packet->fds[i] : socket_fd;
+        struct loop_op *op = connection->burial ? &connection->burial[i] : NULL;
+        if (op)
+            *op = (struct loop_op){.handler = on_buried, .owner = connection};
+        if (op && loop_close_fd(connection->all->loop, op, fd) == 0)
+            connection->buried++;
+        else
+            close(fd); /* no memory: better late than never */
+    }
+    packet->fd_count = 0;
+    connection->all->burying += connection->buried != 0;
+    return connection->buried != 0;
+}
+
+/* Closes everything of a connection that nobody else has; then it is gone, or soon will be. */
+static void close_all(struct connection *connection)
+{
+    struct session *session = connection->session;
+    int dirty_fd = -1;
+    if (!handshake_hush(connection->socket_fd)) {
+        dirty_fd = connection->socket_fd;
+        connection->socket_fd = -1;
+        if (session)
+            session->options.socket_fd = -1;
+    }
+    if (session) {
+        session_close(session); /* the socket and the doorbell with it */
     } else {
-        close(connection->socket_fd);
+        if (connection->socket_fd >= 0)
+            close(connection->socket_fd);
         if (connection->doorbell_fd >= 0)
             close(connection->doorbell_fd);
         region_fini(&connection->daemon_half);
     }
+    connection->session = NULL;
     handshake_packet_fini(&connection->packet);
-    handshake_peer_fini(&connection->peer);
-    free(connection);
+    if (!bury(connection, dirty_fd))
+        release(connection);
 }
 
 void connection_settle(struct connection *connection)
 {
-    if (connection->state != CONNECTION_CLOSING || loop_op_active(&connection->receive) ||
-        loop_op_active(&connection->hang_up) || loop_op_active(&connection->process) ||
-        loop_op_active(&connection->timer))
+    if (connection->state != CONNECTION_CLOSING || connection->buried ||
+        loop_op_active(&connection->receive) || loop_op_active(&connection->hang_up) ||
+        loop_op_active(&connection->process) || loop_op_active(&connection->timer))
         return;
-    release(connection);
+    close_all(connection);
 }
 
 static void cancel_all(struct connection *connection)
@@ -103,11 +155,7 @@ static void log_refusal(struct connections *all, const struct connection *connec
  * message that we sent before. So first nothing may come any more, then what has come goes. */
 static void say_farewell(int socket_fd, int error, const char *why)
 {
-    enum { PACKETS_MAX = 4096 }; /* far beyond what fits a socket's queue */
-    char byte;
-    shutdown(socket_fd, SHUT_RD);
-    for (int i = 0; i < PACKETS_MAX && recv(socket_fd, &byte, 1, MSG_DONTWAIT) > 0; i++)
-        ;
+    handshake_hush(socket_fd);
     handshake_send_error(socket_fd, error, why);
 }
 
@@ -193,33 +241,33 @@ static uint32_t half_open_of_user(const struct connections *all, uid_t uid)
 {
     uint32_t count = 0;
     for (const struct connection *at = all->first; at; at = at->next)
-        count += at->peer.uid == uid && at->state <= CONNECTION_ENTERING;
+        if (at->peer.uid == uid)
+            count += at->buried ? CONNECTION_BURIAL_WEIGHT : at->state <= CONNECTION_ENTERING;
     return count;
 }
 
 void connection_open(struct connections *all, int socket_fd)
 {
-    struct peer peer;
-    int err = handshake_peer(&peer, socket_fd);
-    struct connection *connection = err == 0 ? calloc(1, sizeof *connection) : NULL;
+    struct connection *connection = calloc(1, sizeof *connection);
     if (!connection) {
-        if (err == 0) {
-            handshake_peer_fini(&peer);
-            err = -ENOMEM;
-        }
-        log_debug("a client was turned away: %s", strerror(-err));
-        say_farewell(socket_fd, err, "the daemon is out of memory or descriptors");
+        log_debug("a client was turned away: %s", strerror(ENOMEM));
+        say_farewell(socket_fd, -ENOMEM, "the daemon is out of memory");
         close(socket_fd);
         return;
     }
 
-    connection->peer = peer;
+    connection->peer = PEER_EMPTY;
     connection->socket_fd = socket_fd;
     connection->daemon_half = REGION_EMPTY;
     connection->doorbell_fd = -1;
     connection->state = CONNECTION_HELLO;
     add(all, connection);
-    if (half_open_of_user(all, peer.uid) > CONNECTION_HALF_OPEN_PER_USER)
+    int err = handshake_peer(&connection->peer, socket_fd);
+    if (err < 0) {
+        log_debug("a client was turned away: %s", strerror(-err));
+        say_farewell(socket_fd, err, "the daemon is out of descriptors");
+        connection_begin_close(connection);
+    } else if (half_open_of_user(all, connection->peer.uid) > CONNECTION_HALF_OPEN_PER_USER)
         connection_refuse(connection, -EUSERS, "too many handshakes of this user at once");
     else if ((err = connection_begin(connection)) < 0)
         connection_refuse_system(connection, err, "the connection");
@@ -290,4 +338,12 @@ void connections_close(struct connections *all)
         connection_settle(at);
     }
     board_show_sessions(all);
+}
+
+void connections_forget(struct connections *all)
+{
+    assert(all->count == all->burying);
+    while (all->first)
+        release(all->first);
+    all->burying = 0;
 }

@@ -21,7 +21,9 @@
 
 enum {
     CONNECTION_HALF_OPEN_PER_USER = 64, /* in the handshake at once; the others are sent away */
-    CONNECTION_REFUSALS_LOGGED = 10,    /* lines a second; the others are counted */
+    CONNECTION_BURIAL_WEIGHT =
+        16, /* counts as so many of them: it may hold hundreds of descriptors */
+    CONNECTION_REFUSALS_LOGGED = 10, /* lines a second; the others are counted */
 };
 
 enum connection_state {
@@ -46,6 +48,7 @@ struct connections {
     uint32_t serving;
     uint32_t next_number;
     uint32_t awaiting_engine; /* in ENTERING or LEAVING, to be tried again */
+    uint32_t burying;         /* of `count`: only wait for the kernel to close descriptors */
 
     uint64_t refusals_since_ns; /* one second of log lines begins */
     uint32_t refusals_logged;
@@ -65,7 +68,9 @@ void connections_retry(struct connections *all);
 /* Sends away everyone who is still in the handshake: the daemon stops. */
 void connections_refuse_new(struct connections *all);
 
-/* Ends all of them, now that the engine has stopped: turn the loop until count is 0. */
+/* Ends all of them, now that the engine has stopped: turn the loop until all that are left are
+ * burying, then forget these: what their clients made is closed when it can be, or with us. */
 void connections_close(struct connections *all);
+void connections_forget(struct connections *all);
 
 #endif

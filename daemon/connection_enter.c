@@ -1,6 +1,7 @@
 /* The handshake, step by step: from the first packet until the engine has the session. */
 #include "daemon/connection_state.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -144,7 +145,7 @@ static int prepare_session(struct connection *connection)
 
 static int receive_next(struct connection *connection)
 {
-    handshake_packet_fini(&connection->packet);
+    assert(connection->packet.fd_count == 0); /* a right HELLO brings none */
     handshake_packet_init(&connection->packet);
     return loop_receive(connection->all->loop, &connection->receive, connection->socket_fd,
                         &connection->packet.header);

@@ -16,6 +16,8 @@ struct connection {
     int socket_fd;
 
     struct loop_op receive, hang_up, process, timer;
+    struct loop_op *burial; /* of descriptors whose closing may take long; NULL: none */
+    uint32_t buried;        /* of these, still open */
     struct handshake_packet packet;
 
     struct geometry geometry;

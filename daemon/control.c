@@ -334,7 +334,7 @@ int control_run(struct control *control)
 
 static bool is_any_active(const struct control *control)
 {
-    return control->all.count || loop_op_active(&control->accept) ||
+    return control->all.count > control->all.burying || loop_op_active(&control->accept) ||
            loop_op_active(&control->accept_pause) || loop_op_active(&control->signal) ||
            loop_op_active(&control->report) || loop_op_active(&control->tick) ||
            loop_op_active(&control->drain_end);
@@ -360,6 +360,7 @@ void control_close(struct control *control)
     while (loop && is_any_active(control))
         if (loop_turn(loop, UINT64_MAX) < 0)
             return;
+    connections_forget(&control->all);
     listener_close(&control->listener);
     loop_close(loop);
     free(control);

@@ -1,7 +1,7 @@
 #include "daemon/handshake.h"
 
 #include <errno.h>
-#include <stdbool.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -89,9 +89,49 @@ void handshake_packet_take(struct handshake_packet *packet, size_t bytes)
 
 void handshake_packet_fini(struct handshake_packet *packet)
 {
-    for (uint32_t i = 0; i < packet->fd_count; i++)
-        close(packet->fds[i]);
-    packet->fd_count = 0;
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < packet->fd_count; i++) {
+        if (fcntl(packet->fds[i], F_GET_SEALS) >= 0)
+            close(packet->fds[i]); /* memory, with nobody behind it */
+        else
+            packet->fds[left++] = packet->fds[i];
+    }
+    packet->fd_count = left;
+}
+
+/* Throws away one packet that brings no descriptors. 1: go on; 0: there is none; -EBUSY: it brings
+ * some.
+ *
+ * A packet of no bytes looks like the end, and one with descriptors like any other; but where
+ * credentials are asked for each packet has them, and descriptors beside them have no room. */
+static int discard_packet(int socket_fd)
+{
+    char byte;
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(struct ucred))];
+    struct iovec part = {.iov_base = &byte, .iov_len = sizeof byte};
+    struct msghdr header = {.msg_iov = &part,
+                            .msg_iovlen = 1,
+                            .msg_control = control,
+                            .msg_controllen = sizeof control};
+    if (recvmsg(socket_fd, &header, MSG_PEEK | MSG_DONTWAIT) < 0)
+        return errno != EAGAIN; /* a reset is told once, before what came earlier */
+    if (header.msg_flags & MSG_CTRUNC)
+        return -EBUSY;
+    if (header.msg_controllen == 0)
+        return 0;
+    (void)!recv(socket_fd, &byte, sizeof byte, MSG_DONTWAIT);
+    return 1;
+}
+
+bool handshake_hush(int socket_fd)
+{
+    enum { PACKETS_MAX = 4096 }; /* far beyond what fits a socket's queue */
+    int discarded = 1;
+    shutdown(socket_fd, SHUT_RD);
+    setsockopt(socket_fd, SOL_SOCKET, SO_PASSCRED, &(int){1}, sizeof(int));
+    for (int i = 0; i < PACKETS_MAX && discarded == 1; i++)
+        discarded = discard_packet(socket_fd);
+    return discarded == 0;
 }
 
 static bool is_zero(const void *bytes, size_t count)

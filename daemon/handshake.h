@@ -5,6 +5,7 @@
 #ifndef AGL_DAEMON_HANDSHAKE_H
 #define AGL_DAEMON_HANDSHAKE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -19,13 +20,15 @@ struct peer {
     char name[32]; /* what it calls itself, made printable */
 };
 
-#define PEER_EMPTY ((struct peer){.process = -1})
+#define PEER_EMPTY ((struct peer){.uid = (uid_t)-1, .process = -1})
 
 /* Who connected to the socket, by the kernel's word. -ESRCH: it is gone already. */
 int handshake_peer(struct peer *ret_peer, int socket_fd);
 void handshake_peer_fini(struct peer *peer);
 
-enum { HANDSHAKE_FDS_MAX = 4 }; /* one more than anybody may send, and room for a few surplus */
+/* As many as a packet can bring (SCM_MAX_FD): the kernel would close what has no room here, in our
+ * thread, and that may take as long as the sender likes. */
+enum { HANDSHAKE_FDS_MAX = 253 };
 
 /* Room for one message of the peer, with descriptors. */
 struct handshake_packet {
@@ -46,8 +49,13 @@ void handshake_packet_init(struct handshake_packet *packet);
 /* After recvmsg() gave `bytes`: takes the descriptors out. They are the packet's. */
 void handshake_packet_take(struct handshake_packet *packet, size_t bytes);
 
-/* Closes the descriptors that are still the packet's. */
+/* Closes the descriptors that are still the packet's and cannot make us wait; the others stay. */
 void handshake_packet_fini(struct handshake_packet *packet);
+
+/* Ends what the peer may still say: nothing comes any more, and what has come is thrown away, up to
+ * the first packet that has descriptors. Whether the socket can be closed without closing any of
+ * those, too. */
+bool handshake_hush(int socket_fd);
 
 /* Checks a first packet. -EPROTONOSUPPORT: another version; -EPROTO: it breaks the rules. */
 int handshake_check_hello(const struct handshake_packet *packet, struct failure *failure);

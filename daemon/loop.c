@@ -6,10 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-enum { RING_ENTRIES = 256, BATCH = 64 };
+/* CLOSERS_MAX: so many closes may stand still before another one waits for them. */
+enum { RING_ENTRIES = 256, BATCH = 64, CLOSERS_MAX = 256 };
 
-enum op_kind { OP_ACCEPT = 1, OP_ACCEPT_ONCE, OP_RECEIVE, OP_POLL, OP_TIMER };
+enum op_kind { OP_ACCEPT = 1, OP_ACCEPT_ONCE, OP_RECEIVE, OP_POLL, OP_TIMER, OP_CLOSE };
 
 static_assert(sizeof(((struct loop_op *)0)->deadline) == sizeof(struct __kernel_timespec),
               "the kernel reads it in place");
@@ -60,6 +62,8 @@ int loop_open(struct loop **ret_loop, struct failure *failure)
         free(loop);
         return explain(err, failure);
     }
+    /* Before Linux 5.15 it cannot be set; the kernel's own choice is a handful. */
+    (void)io_uring_register_iowq_max_workers(&loop->ring, (unsigned[]){CLOSERS_MAX, 0});
     *ret_loop = loop;
     return 0;
 }
@@ -100,6 +104,10 @@ static void prepare(struct io_uring_sqe *entry, struct loop_op *op)
         io_uring_prep_timeout(entry, (struct __kernel_timespec *)op->deadline, 0,
                               IORING_TIMEOUT_ABS);
         break;
+    case OP_CLOSE:
+        io_uring_prep_close(entry, op->fd);
+        io_uring_sqe_set_flags(entry, IOSQE_ASYNC);
+        break;
     }
     io_uring_sqe_set_data(entry, op);
 }
@@ -113,7 +121,7 @@ static int start(struct loop *loop, struct loop_op *op, enum op_kind kind)
     op->kind = (uint8_t)kind;
     op->state = LOOP_PENDING;
     prepare(entry, op);
-    loop->active_ops++;
+    loop->active_ops += kind != OP_CLOSE; /* that one leaves our memory alone */
     return 0;
 }
 
@@ -142,6 +150,12 @@ int loop_timer(struct loop *loop, struct loop_op *op, uint64_t deadline_ns)
     op->deadline[0] = (int64_t)(deadline_ns / 1000000000u);
     op->deadline[1] = (int64_t)(deadline_ns % 1000000000u);
     return start(loop, op, OP_TIMER);
+}
+
+int loop_close_fd(struct loop *loop, struct loop_op *op, int fd)
+{
+    op->fd = fd;
+    return start(loop, op, OP_CLOSE);
 }
 
 static bool send_cancel(struct loop *loop, struct loop_op *op)
@@ -200,7 +214,9 @@ static int dispatch(struct loop *loop, struct loop_op *op, int result, bool is_l
         if (op->state == LOOP_UNWANTED)
             forget_unwanted(loop, op);
         op->state = LOOP_IDLE;
-        loop->active_ops--;
+        loop->active_ops -= op->kind != OP_CLOSE;
+        if (op->kind == OP_CLOSE && result < 0)
+            close(op->fd); /* it is an io_uring, which that operation does not close */
         if (was_wanted)
             keep_accepting(loop, op, result);
         if (loop_op_active(op) && result < 0)

@@ -49,7 +49,7 @@ static inline bool loop_op_active(const struct loop_op *op)
  */
 int loop_open(struct loop **ret_loop, struct failure *failure);
 
-/* No operation may be active. NULL does nothing. */
+/* No operation may be active, save loop_close_fd(). NULL does nothing. */
 void loop_close(struct loop *loop);
 
 /* Each of these starts an inactive operation; -EAGAIN: the kernel takes no more just now.
@@ -62,6 +62,11 @@ int loop_receive(struct loop *loop, struct loop_op *op, int fd, struct msghdr *m
 int loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events);
 /* -ETIME at that time of CLOCK_MONOTONIC. */
 int loop_timer(struct loop *loop, struct loop_op *op, uint64_t deadline_ns);
+
+/* Closes a descriptor in a thread of the kernel's: closing what a stranger made may take as long as
+ * he likes (a socket that lingers, a file of his own file system). Not to be cancelled, and the
+ * only operation that may be active at loop_close(). */
+int loop_close_fd(struct loop *loop, struct loop_op *op, int fd);
 
 /* Asks for the end of an operation; nothing to do if it is not active. */
 void loop_cancel(struct loop *loop, struct loop_op *op);

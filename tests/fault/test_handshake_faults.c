@@ -50,6 +50,8 @@ WRAP(void *, calloc, (size_t count, size_t bytes), (count, bytes), ENOMEM, NULL)
 WRAP(void *, malloc, (size_t bytes), (bytes), ENOMEM, NULL)
 WRAP(void *, aligned_alloc, (size_t alignment, size_t bytes), (alignment, bytes), ENOMEM, NULL)
 WRAP(int, memfd_create, (const char *name, unsigned flags), (name, flags), EMFILE, -1)
+WRAP(int, fallocate, (int fd, int mode, off_t offset, off_t bytes), (fd, mode, offset, bytes),
+     ENOMEM, -1)
 WRAP(int, ftruncate, (int fd, off_t bytes), (fd, bytes), ENOMEM, -1)
 WRAP(void *, mmap, (void *at, size_t bytes, int protection, int flags, int fd, off_t offset),
      (at, bytes, protection, flags, fd, offset), ENOMEM, MAP_FAILED)
@@ -64,6 +66,8 @@ WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, m
 WRAP(int, shutdown, (int fd, int how), (fd, how), ENOTCONN, -1)
 WRAP(ssize_t, recv, (int fd, void *bytes, size_t count, int flags), (fd, bytes, count, flags),
      ECONNRESET, -1)
+WRAP(ssize_t, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags),
+     ECONNRESET, -1)
 WRAP(int, socket, (int family, int type, int protocol), (family, type, protocol), EMFILE, -1)
 WRAP(int, bind, (int fd, const struct sockaddr *address, socklen_t bytes), (fd, address, bytes),
      EACCES, -1)
@@ -73,6 +77,8 @@ WRAP(int, loop_accept, (struct loop * loop, struct loop_op *op, int fd), (loop, 
      -EAGAIN)
 WRAP(int, loop_receive, (struct loop * loop, struct loop_op *op, int fd, struct msghdr *message),
      (loop, op, fd, message), EAGAIN, -EAGAIN)
+WRAP(int, loop_close_fd, (struct loop * loop, struct loop_op *op, int fd), (loop, op, fd), EAGAIN,
+     -EAGAIN)
 WRAP(int, loop_poll, (struct loop * loop, struct loop_op *op, int fd, uint32_t events),
      (loop, op, fd, events), EAGAIN, -EAGAIN)
 WRAP(int, loop_timer, (struct loop * loop, struct loop_op *op, uint64_t deadline_ns),

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,7 +197,7 @@ static void every_wrong_hello_is_refused_by_name(void **state)
         {leave_right, ALL + 1, 0, -EPROTO, "hello: 89 bytes"},
         {leave_right, 200, 0, -EPROTO, "and more"},
         {leave_right, ALL, 1, -EPROTO, "hello: 1 descriptors came with it, must be 0"},
-        {leave_right, ALL, RIG_FDS_MAX, -EPROTO, "hello: too many descriptors"},
+        {leave_right, ALL, RIG_FDS_MAX, -EPROTO, "hello: 8 descriptors"},
         {spoil_magic, ALL, 0, -EPROTO, "hello: magic number is 0x4d4c4742"},
         {spoil_kind, ALL, 0, -EPROTO, "hello: message kind is 3, must be 1"},
         {spoil_size, ALL, 0, -EPROTO, "its header says 89"},
@@ -291,7 +292,7 @@ static void every_wrong_attach_is_refused_by_name(void **state)
         {HALF_RIGHT, 0, ALL, MESSAGE_ATTACH, 0, "attach: 0 descriptors came with it, must be 1"},
         {HALF_RIGHT, 2, ALL, MESSAGE_ATTACH, 0, "attach: 2 descriptors came with it, must be 1"},
         {HALF_RIGHT, 4, ALL, MESSAGE_ATTACH, 0, "attach: 4 descriptors"},
-        {HALF_RIGHT, 6, ALL, MESSAGE_ATTACH, 0, "attach: too many descriptors"},
+        {HALF_RIGHT, 6, ALL, MESSAGE_ATTACH, 0, "attach: 6 descriptors"},
         {HALF_RIGHT, 1, 4, MESSAGE_ATTACH, 0, "attach: 4 bytes are no message"},
         {HALF_RIGHT, 1, ALL - 1, MESSAGE_ATTACH, 0, "attach: 15 bytes"},
         {HALF_RIGHT, 1, ALL + 8, MESSAGE_ATTACH, 0, "attach: 24 bytes"},
@@ -709,6 +710,93 @@ static void the_watchdog_is_fed_by_the_engine_alone(void **state)
     close(notify);
 }
 
+/* ---- descriptors whose closing takes long -----------------------------------------------------
+ */
+
+enum { LINGER_S = 20 };
+
+/* A TCP socket with unsent data, whose last close() waits for LINGER_S or for the end of
+ * *ret_peer. */
+static int lingering_socket(int *ret_peer)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct linger linger = {.l_onoff = 1, .l_linger = LINGER_S};
+    socklen_t bytes = sizeof address;
+    static const char data[4096];
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, bytes), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &bytes), 0);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, bytes), 0);
+    *ret_peer = accept(listener, NULL, NULL);
+    close(listener);
+    while (send(fd, data, sizeof data, MSG_DONTWAIT) > 0)
+        ;
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger), 0);
+    return fd;
+}
+
+/* What the client does with the packet that brings the descriptors. */
+enum linger_case { AS_HALF, SURPLUS, BEHIND_WRONG, EMPTY_BEHIND, BEFORE_RESET, AFTER_READY, CASES };
+
+static void send_lingering(int fd, enum linger_case which, const int *lingering)
+{
+    struct message_attach attach = rig_attach();
+    struct message_attach wrong = rig_attach();
+    wrong.reserved[0] = 1;
+    struct message_hello hello = rig_hello();
+    if (which == AFTER_READY)
+        rig_enter(&rig, fd);
+    else if (which == BEFORE_RESET) /* the welcome stays unread: closing resets the connection */
+        rig_send(fd, &hello, sizeof hello, NULL, 0);
+    else
+        rig_enter_hall(&rig, fd);
+    for (int i = 0; i < 10; i++)
+        rig_turn(&rig);
+    if (which != AS_HALF && which != SURPLUS)
+        rig_send(fd, &wrong, sizeof wrong, NULL, 0);
+    if (which == EMPTY_BEHIND)
+        rig_send(fd, &wrong, 0, NULL, 0);
+    rig_send(fd, &attach, which == EMPTY_BEHIND ? 0 : sizeof attach, lingering,
+             which == SURPLUS ? 6 : 1);
+}
+
+static void a_descriptor_whose_closing_takes_long_holds_up_nobody(void **state)
+{
+    begin();
+    int before = test_open_descriptors();
+    for (enum linger_case which = 0; which < CASES; which++) {
+        int lingering[6], peers[6];
+        for (int i = 0; i < 6; i++)
+            lingering[i] = lingering_socket(&peers[i]);
+        int fd = rig_connect(&rig);
+        uint64_t begin_ns = loop_now_ns();
+        send_lingering(fd, which, lingering);
+        int sent = which == SURPLUS ? 6 : 1;
+        for (int i = 0; i < sent; i++)
+            close(lingering[i]);
+        if (which == BEFORE_RESET)
+            close(fd);
+        for (int i = 0; i < 100; i++)
+            rig_turn(&rig);
+
+        int other = rig_connect(&rig);
+        rig_enter(&rig, other);
+        close(other);
+        if (which != BEFORE_RESET)
+            close(fd);
+        rig_until_sessions(&rig, 0);
+        assert_true(loop_now_ns() - begin_ns < LINGER_S * UINT64_C(500000000));
+        for (int i = 0; i < 6; i++) {
+            close(peers[i]); /* a reset: nothing lingers any more */
+            if (i >= sent)
+                close(lingering[i]);
+        }
+    }
+    rig_until_descriptors(&rig, before);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -739,6 +827,7 @@ int main(void)
         TEST(a_second_sigterm_stops_at_once),
         TEST(an_engine_that_never_drains_does_not_keep_the_daemon),
         TEST(sighup_changes_nothing),
+        TEST(a_descriptor_whose_closing_takes_long_holds_up_nobody),
         TEST(the_watchdog_is_fed_by_the_engine_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

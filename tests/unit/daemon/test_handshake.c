@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -127,7 +128,8 @@ static void messages_arrive_with_their_descriptors(void **state)
     struct handshake_packet packet;
     struct message_hello hello = {.header = MESSAGE_INIT(MESSAGE_HELLO, struct message_hello)};
     int descriptors = test_open_descriptors();
-    int fds[3] = {0, 1, 2};
+    int memory = memfd_create("test", MFD_CLOEXEC);
+    int fds[3] = {memory, 1, memory};
     assert_int_equal(handshake_send(pair[0], &hello, sizeof hello, fds, 3), 0);
     handshake_packet_init(&packet);
     ssize_t got = recvmsg(pair[1], &packet.header, MSG_CMSG_CLOEXEC);
@@ -135,9 +137,16 @@ static void messages_arrive_with_their_descriptors(void **state)
     handshake_packet_take(&packet, (size_t)got);
     assert_int_equal(packet.fd_count, 3);
     assert_int_equal(packet.flags & (MSG_TRUNC | MSG_CTRUNC), 0);
+    close(memory);
     assert_int_equal(test_open_descriptors(), descriptors + 3);
+
+    /* The one that could make us wait is left to the caller. */
+    int strange = packet.fds[1];
     handshake_packet_fini(&packet);
     handshake_packet_fini(&packet);
+    assert_int_equal(packet.fd_count, 1);
+    assert_int_equal(packet.fds[0], strange);
+    close(strange);
     assert_int_equal(test_open_descriptors(), descriptors);
 }
 
