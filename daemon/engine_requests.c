@@ -106,10 +106,23 @@ static bool find_blocks(struct engine *engine, struct engine_model *model, struc
     return kvcache_grow(cache, &request->blocks, tokens) == 0;
 }
 
+/* Whether the session read nothing for too long and there is still no room to tell it anything.
+ * What it has waiting would take places from others only to stand still in them. */
+static bool is_given_up(struct session *session)
+{
+    if (session->is_given_up && publish_has_room(session, 1) > 0)
+        session->is_given_up = false;
+    return session->is_given_up;
+}
+
 void engine_admit(struct engine *engine, struct engine_model *model, uint64_t now_ns)
 {
     while (model->running.count < engine->running_max) {
         struct request *request = request_queue_first(&model->queue);
+        if (request && is_given_up(request->session)) {
+            engine_end(engine, request, DONE_OVERFLOW, 0, now_ns);
+            continue;
+        }
         if (!request || !find_blocks(engine, model, request))
             return; /* nobody overtakes: else who needs much would wait for ever */
         dequeue(engine, request);
@@ -277,6 +290,7 @@ static void expire_one(struct engine *engine, struct request *request, uint64_t 
     }
     bool is_late = request->deadline_ns <= now_ns ||
                    (!request->first_token_ns && request->first_token_deadline_ns <= now_ns);
+    request->session->is_given_up |= !is_late;
     engine_end(engine, request, is_late ? DONE_DEADLINE : DONE_OVERFLOW, 0, now_ns);
 }
 

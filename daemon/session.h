@@ -58,6 +58,7 @@ struct session {
     uint32_t live_requests;    /* entries in `requests` */
     uint32_t empty_wakes;      /* doorbells in a row that brought nothing */
     bool is_muted;             /* its doorbell is not listened to until the next heartbeat */
+    bool is_given_up;          /* it read nothing for too long, and has not begun again */
     bool is_shut;              /* EVENT_SHUTDOWN was published: nothing may follow */
     int broken;                /* 0, or why the session is ended: negative errno */
     const char *broken_why;    /* a constant; NULL while broken == 0 */

@@ -316,6 +316,46 @@ static void who_does_not_read_for_too_long_is_ended(void **state)
     stand_close(&s);
 }
 
+static void what_waits_of_who_does_not_read_takes_no_place_of_others(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct client_half other;
+    uint32_t ids[STAND_IDS];
+    uint32_t count;
+    rig_init(&s.rig);
+    stand_open(&s);
+    client_half_open(&other, &CLIENT_HALF_GEOMETRY);
+    rig_attach(&s.rig, &other);
+    for (uint32_t id = 1; id < 16; id++) /* more than can run at once */
+        stand_ask(&s, id, 3, 300, 0);
+    rig_turn(&s.rig, 100);
+    assert_int_equal(s.rig.engine->running_requests, RIG_RUNNING);
+    assert_int_equal(s.rig.engine->parked_requests, RIG_RUNNING);
+    struct submission theirs = client_half_request(&other, 1, 3, 4);
+    client_half_submit(&other, &theirs);
+    rig_now_ns += 100 * RIG_MS;
+    rig_turn(&s.rig, 2);
+    assert_int_equal(s.rig.engine->queued_requests, 0);
+    assert_int_equal(s.rig.engine->parked_requests, 0);
+    assert_int_equal(rig_answer(&s.rig, &other, 1, ids, &count).reason, DONE_LENGTH);
+
+    /* Who reads again is served again. */
+    for (uint32_t done = 0; done < 15;) {
+        struct event event = rig_event(&s.rig, &s.client);
+        if (event.kind == EVENT_DONE) {
+            assert_int_equal(event.reason, DONE_OVERFLOW);
+            done++;
+        }
+    }
+    stand_ask(&s, 17, 3, 4, 0);
+    rig_now_ns += RIG_MS;
+    assert_done(stand_answer(&s, 17, ids), 17, DONE_LENGTH);
+    rig_detach(&s.rig, &other);
+    client_half_close(&other);
+    stand_close(&s);
+}
+
 static void a_prompt_is_read_even_while_its_client_does_not_read(void **state)
 {
     (void)state;
@@ -508,6 +548,7 @@ int main(void)
         cmocka_unit_test(nonsense_ends_its_session_and_touches_no_other),
         cmocka_unit_test(who_does_not_read_stands_still_until_it_reads),
         cmocka_unit_test(who_does_not_read_for_too_long_is_ended),
+        cmocka_unit_test(what_waits_of_who_does_not_read_takes_no_place_of_others),
         cmocka_unit_test(a_prompt_is_read_even_while_its_client_does_not_read),
         cmocka_unit_test(submissions_wait_while_there_is_no_room_for_their_answers),
         cmocka_unit_test(a_silent_session_has_to_ring_and_is_heard),
