@@ -21,9 +21,9 @@ struct region {
 int region_create(struct region *ret_region, const char *name, uint64_t bytes);
 
 /* Maps a peer's region for reading, after checking that it is what region_create() makes: a tmpfs
- * memfd with all four seals, exactly `bytes` large and without a hole. On success the region owns fd; on failure
- * the caller still does. -EPROTO: not such a region, with *ret_why naming what was wrong (a
- * constant); else the error of the system. */
+ * memfd with all four seals, exactly `bytes` large and without a hole. On success the region owns
+ * fd; on failure the caller still does. -EPROTO: not such a region, with *ret_why naming what was
+ * wrong (a constant); else the error of the system. */
 int region_map_peer(struct region *ret_region, int fd, uint64_t bytes, const char **ret_why);
 
 /* Unmaps and closes. Nothing to do for REGION_EMPTY. */

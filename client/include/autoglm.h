@@ -9,8 +9,8 @@
  * Errors are negative errno values; agl_strerror() gives a sentence, agl_error_detail() what
  * exactly was wrong. A call that fails changes nothing and leaves its outputs (ret_...) untouched.
  *
- * Threads: one client is used by one thread at a time; several clients in a process are independent.
- * A tokenizer may be used by many threads at once; a detokenizer by one.
+ * Threads: one client is used by one thread at a time; several clients in a process are
+ * independent. A tokenizer may be used by many threads at once; a detokenizer by one.
  *
  * Times are nanoseconds of CLOCK_MONOTONIC (agl_now_ns()). Strings are UTF-8.
  */
@@ -60,14 +60,17 @@ struct agl_options {
     const char *socket_path; /* NULL: $AUTOGLM_SOCKET, else /run/autoglm/autoglm.sock */
     const char *name;        /* for the daemon's log; NULL: the program's name */
     uint64_t timeout_ns;     /* for the whole of agl_connect(); default 5 s */
-    uint32_t max_requests;   /* in flight or kept at once, rounded up to a power of two; default 16 */
-    uint32_t prompt_tokens;  /* room for prompts not yet taken by the daemon; default 32,768 */
-    uint32_t output_bytes;   /* room for logits; default 0: AGL_LOGITS is refused */
-    uint32_t wait_mode;      /* enum agl_wait_mode */
-    uint64_t spin_ns;        /* AGL_WAIT_ADAPTIVE: spin no longer than this; default 50 us, and none
-                                on a machine with one processor */
+    uint32_t max_requests; /* in flight or kept at once, rounded up to a power of two; default 16 */
+    uint32_t prompt_tokens; /* room for prompts not yet taken by the daemon; default 32,768 */
+    uint32_t output_bytes;  /* room for logits; default 0: AGL_LOGITS is refused */
+    uint32_t wait_mode;     /* enum agl_wait_mode */
+    uint64_t spin_ns;       /* AGL_WAIT_ADAPTIVE: spin no longer than this; default 50 us, and none
+                               on a machine with one processor */
 };
-#define AGL_OPTIONS_INIT { sizeof(struct agl_options), 0, 0, 0, 0, 0, 0, 0, 0 }
+#define AGL_OPTIONS_INIT                                   \
+    {                                                      \
+        sizeof(struct agl_options), 0, 0, 0, 0, 0, 0, 0, 0 \
+    }
 
 /* Connects to the daemon; blocks for at most timeout_ns. options may be NULL.
  * -ENOENT, -ECONNREFUSED: no daemon there; -EACCES: not allowed; -EPROTONOSUPPORT: versions differ;
@@ -139,8 +142,8 @@ int agl_status(const struct agl_client *client, struct agl_status *ret_status);
 /* The same without a connection, from the named object /autoglm.INSTANCE (NULL: "default"), up to a
  * second old; and the first `capacity` models. -ENOENT: no such daemon; -EACCES: not in its group;
  * -EPROTO: not a board that this library understands. */
-int agl_status_of(const char *instance, struct agl_status *ret_status,
-                  struct agl_model *ret_models, uint32_t capacity);
+int agl_status_of(const char *instance, struct agl_status *ret_status, struct agl_model *ret_models,
+                  uint32_t capacity);
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
@@ -164,25 +167,25 @@ struct agl_request {
     size_t size_bytes;      /* sizeof(struct agl_request) */
     uint32_t model;         /* index, see agl_model_find() */
     uint32_t prompt_tokens; /* how many ids were written at agl_prompt()'s place, from its start */
-    uint32_t max_tokens;    /* generate at most so many; default 256; cut to what the context holds */
-    uint32_t flags;         /* enum agl_request_flags */
-    uint32_t continues;     /* id of an ended request with AGL_KEEP: the prompt goes on after its
-                               answer, without sending or computing the history again; 0: new */
-    uint32_t priority;      /* enum agl_priority */
-    float temperature;      /* 0: greedy */
-    float top_p;            /* keep the most likely ids that reach this sum; 1: off */
-    float min_p;            /* keep ids at least this fraction as likely as the best; 0: off */
-    uint32_t top_k;         /* keep the k most likely ids; 0: off */
-    uint64_t seed;          /* same seed, same request: same tokens, whatever else runs */
+    uint32_t max_tokens; /* generate at most so many; default 256; cut to what the context holds */
+    uint32_t flags;      /* enum agl_request_flags */
+    uint32_t continues;  /* id of an ended request with AGL_KEEP: the prompt goes on after its
+                            answer, without sending or computing the history again; 0: new */
+    uint32_t priority;   /* enum agl_priority */
+    float temperature;   /* 0: greedy */
+    float top_p;         /* keep the most likely ids that reach this sum; 1: off */
+    float min_p;         /* keep ids at least this fraction as likely as the best; 0: off */
+    uint32_t top_k;      /* keep the k most likely ids; 0: off */
+    uint64_t seed;       /* same seed, same request: same tokens, whatever else runs */
     uint64_t first_token_deadline_ns; /* absolute; 0: none */
     uint64_t deadline_ns;             /* absolute, of the whole answer; 0: none */
     uint32_t stop_ids[AGL_STOP_IDS_MAX];
     uint32_t stop_count;
 };
-#define AGL_REQUEST_INIT                                                                           \
-    {                                                                                              \
-        sizeof(struct agl_request), 0, 0, 256, 0, 0, AGL_PRIORITY_NORMAL, 0.0f, 1.0f, 0.0f, 0, 0,  \
-            0, 0, { 0, 0, 0, 0 }, 0                                                                \
+#define AGL_REQUEST_INIT                                                                          \
+    {                                                                                             \
+        sizeof(struct agl_request), 0, 0, 256, 0, 0, AGL_PRIORITY_NORMAL, 0.0f, 1.0f, 0.0f, 0, 0, \
+            0, 0, {0, 0, 0, 0}, 0                                                                 \
     }
 
 /* Gives a place in shared memory for `tokens` ids; write the prompt there and call agl_submit().
@@ -190,11 +193,10 @@ struct agl_request {
  * prompts (read events, try again); -EMSGSIZE: more than options.prompt_tokens; -EPIPE. */
 int agl_prompt(struct agl_client *client, uint32_t tokens, uint32_t **ret_tokens);
 
-/* Hands the prompt to the daemon. Returns the request's id (> 0) in *ret_request; its events follow.
- * -EAGAIN: the ring is full or max_requests are in flight; -EINVAL: a field makes no sense;
+/* Hands the prompt to the daemon. Returns the request's id (> 0) in *ret_request; its events
+ * follow. -EAGAIN: the ring is full or max_requests are in flight; -EINVAL: a field makes no sense;
  * -ENOENT: `continues` names nothing kept; -EPIPE: the daemon is gone. */
-int agl_submit(struct agl_client *client, const struct agl_request *request,
-               uint32_t *ret_request);
+int agl_submit(struct agl_client *client, const struct agl_request *request, uint32_t *ret_request);
 
 /* Asks to end a request; its AGL_EVENT_DONE still comes (reason cancelled, or whatever was first).
  * -ENOENT: no such request in flight; -EAGAIN; -EPIPE. */
@@ -218,13 +220,13 @@ enum agl_event_kind {
 };
 
 enum agl_done_reason {
-    AGL_DONE_STOP = 1,      /* an end or stop token; it is not among the tokens */
-    AGL_DONE_LENGTH = 2,    /* max_tokens, or the context is full */
+    AGL_DONE_STOP = 1,   /* an end or stop token; it is not among the tokens */
+    AGL_DONE_LENGTH = 2, /* max_tokens, or the context is full */
     AGL_DONE_DEADLINE = 3,
     AGL_DONE_CANCELLED = 4,
-    AGL_DONE_REFUSED = 5,   /* never started; `error` and `retry_after_ns` say more */
-    AGL_DONE_FAILED = 6,    /* `error` says why */
-    AGL_DONE_OVERFLOW = 7   /* this client stayed too slow for too long */
+    AGL_DONE_REFUSED = 5, /* never started; `error` and `retry_after_ns` say more */
+    AGL_DONE_FAILED = 6,  /* `error` says why */
+    AGL_DONE_OVERFLOW = 7 /* this client stayed too slow for too long */
 };
 
 struct agl_token {
@@ -261,8 +263,9 @@ struct agl_event {
 };
 
 /* Takes the next event without waiting. 1: *ret_event is filled; 0: nothing there; -EPIPE: the
- * daemon is gone; -EPROTO: it broke the contract. Makes no system call unless agl_fd() is in use, and
- * so does not notice by itself that the daemon has died: agl_wait() does, even with timeout_ns 0. */
+ * daemon is gone; -EPROTO: it broke the contract. Makes no system call unless agl_fd() is in use,
+ * and so does not notice by itself that the daemon has died: agl_wait() does, even with timeout_ns
+ * 0. */
 int agl_poll(struct agl_client *client, struct agl_event *ret_event);
 
 /* The same, waiting for at most timeout_ns (UINT64_MAX: for ever, though never beyond the life of

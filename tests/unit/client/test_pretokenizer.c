@@ -102,7 +102,7 @@ static void qwen2_takes_numbers_one_by_one(void **state)
 static void gpt2_cuts_by_its_rule(void **state)
 {
     static const char *const cases[] = {
-        "Hello| world|'s", "I|'|M",     "12345| 67", "a| | 1", "(|word|)",    "\t|word",
+        "Hello| world|'s", "I|'|M",     "12345| 67", "a| | 1", "(|word|)",     "\t|word",
         "a|\n|\n|b",       "a| \n | x", "!!|\n",     "a|  ",   " ...|\n|\n|x",
     };
     ASSERT_ALL_CUTS(&gpt2, cases);
