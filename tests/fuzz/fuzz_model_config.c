@@ -16,7 +16,7 @@ static void check_config(const struct model_config *config)
     assert(config->rotary_dims >= 2 && config->rotary_dims % 2 == 0);
     assert(config->rotary_dims / 2 <= sizeof frequencies / sizeof frequencies[0]);
     assert(config->dim >= 1 && config->ffn_dim >= 1 && config->vocab_rows >= 1);
-    assert(config->vocab_size == config->vocab_rows);
+    assert(config->vocab_size >= 1 && config->vocab_size <= config->vocab_rows);
     assert(config->context_tokens >= 1 && config->context_tokens <= MODEL_CONTEXT_MAX);
     assert(config->norm_eps > 0 && isfinite(config->norm_eps));
     assert(config->rope_attention_factor > 0 && isfinite(config->rope_attention_factor));
