@@ -130,25 +130,24 @@ void connection_begin_close(struct connection *connection)
     cancel_all(connection);
 }
 
-/* Clients choose how often they are refused, so they do not choose how many lines that writes. */
-static void log_refusal(struct connections *all, const struct connection *connection,
-                        const char *why)
+/* Clients choose how often they are refused or break the contract, so they do not choose how many
+ * lines that writes. Whether one more may be written now. */
+static bool may_log(struct connections *all)
 {
     enum { SECOND_NS = 1000000000 };
     uint64_t now_ns = loop_now_ns();
     if (now_ns - all->refusals_since_ns >= SECOND_NS) {
         if (all->refusals_unlogged)
-            log_warning("%llu more clients were refused",
+            log_warning("%llu more clients were refused or broke the contract",
                         (unsigned long long)all->refusals_unlogged);
         all->refusals_since_ns = now_ns;
         all->refusals_logged = 0;
         all->refusals_unlogged = 0;
     }
-    if (all->refusals_logged++ >= CONNECTION_REFUSALS_LOGGED)
-        all->refusals_unlogged++;
-    else
-        log_warning("refused client \"%s\" (process %d, user %u): %s", connection->peer.name,
-                    (int)connection->peer.pid, (unsigned)connection->peer.uid, why);
+    if (all->refusals_logged++ < CONNECTION_REFUSALS_LOGGED)
+        return true;
+    all->refusals_unlogged++;
+    return false;
 }
 
 /* Closing a socket with unread packets resets the connection, and the peer would never see the
@@ -161,7 +160,9 @@ static void say_farewell(int socket_fd, int error, const char *why)
 
 void connection_refuse(struct connection *connection, int error, const char *why)
 {
-    log_refusal(connection->all, connection, why);
+    if (may_log(connection->all))
+        log_warning("refused client \"%s\" (process %d, user %u): %s", connection->peer.name,
+                    (int)connection->peer.pid, (unsigned)connection->peer.uid, why);
     if (error == -EPROTO && !connection->is_complained_of) {
         connection->is_complained_of = true;
         board_count(&connection->all->board->board->sessions_broken);
@@ -199,9 +200,11 @@ static void complain(struct connection *connection, const char *why)
         return;
     connection->is_complained_of = true;
     board_count(&connection->all->board->board->sessions_broken);
-    log_warning("session %u of \"%s\" (process %d, user %u) broke the contract and is ended: %s",
-                connection->number, connection->peer.name, (int)connection->peer.pid,
-                (unsigned)connection->peer.uid, why);
+    if (may_log(connection->all))
+        log_warning(
+            "session %u of \"%s\" (process %d, user %u) broke the contract and is ended: %s",
+            connection->number, connection->peer.name, (int)connection->peer.pid,
+            (unsigned)connection->peer.uid, why);
 }
 
 /* Something is to be read on a socket on which the client may say nothing: its end, or a word too

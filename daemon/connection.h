@@ -50,7 +50,7 @@ struct connections {
     uint32_t awaiting_engine; /* in ENTERING or LEAVING, to be tried again */
     uint32_t burying;         /* of `count`: only wait for the kernel to close descriptors */
 
-    uint64_t refusals_since_ns; /* one second of log lines begins */
+    uint64_t refusals_since_ns; /* one second of log lines begins: refusals, broken contracts */
     uint32_t refusals_logged;
     uint64_t refusals_unlogged;
 };

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "daemon/connection.h"
+#include "daemon/log.h"
 #include "daemon/loop.h"
 #include "shm/region.h"
 #include "tests/support/test.h"
@@ -710,6 +711,35 @@ static void the_watchdog_is_fed_by_the_engine_alone(void **state)
     close(notify);
 }
 
+static void clients_that_break_the_contract_do_not_fill_the_log(void **state)
+{
+    char text[16384] = "";
+    begin();
+    FILE *log = tmpfile();
+    int before = dup(STDERR_FILENO);
+    assert_non_null(log);
+    log_init(LOG_LEVEL_WARNING);
+    dup2(fileno(log), STDERR_FILENO);
+    for (int i = 0; i < 3 * CONNECTION_REFUSALS_LOGGED; i++) {
+        int fd = rig_connect(&rig);
+        rig_enter(&rig, fd);
+        rig_send(fd, "?", 1, NULL, 0);
+        rig_until_sessions(&rig, 0);
+        close(fd);
+    }
+    dup2(before, STDERR_FILENO);
+    log_init(LOG_LEVEL_ERROR);
+    close(before);
+    rewind(log);
+    (void)!fread(text, 1, sizeof text - 1, log);
+    fclose(log);
+    int lines = 0;
+    for (const char *at = text; (at = strstr(at, "broke the contract and is ended")); at++)
+        lines++;
+    assert_int_equal(rig.board.board->sessions_broken, 3 * CONNECTION_REFUSALS_LOGGED);
+    assert_in_range(lines, 1, 2 * CONNECTION_REFUSALS_LOGGED); /* a new second may begin */
+}
+
 /* ---- descriptors whose closing takes long -----------------------------------------------------
  */
 
@@ -828,6 +858,7 @@ int main(void)
         TEST(an_engine_that_never_drains_does_not_keep_the_daemon),
         TEST(sighup_changes_nothing),
         TEST(a_descriptor_whose_closing_takes_long_holds_up_nobody),
+        TEST(clients_that_break_the_contract_do_not_fill_the_log),
         TEST(the_watchdog_is_fed_by_the_engine_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
