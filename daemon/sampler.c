@@ -100,38 +100,55 @@ static bool comes_before(struct sampler_candidate a, struct sampler_candidate b)
     return a.weight > b.weight || (a.weight == b.weight && a.id < b.id);
 }
 
-static void sift_down(struct sampler_candidate *heap, uint32_t count, uint32_t place)
+static void swap(struct sampler_candidate *a, struct sampler_candidate *b)
 {
-    struct sampler_candidate moving = heap[place];
-    for (;;) {
-        uint32_t child = 2 * place + 1;
-        if (child >= count)
-            break;
-        if (child + 1 < count && comes_before(heap[child + 1], heap[child]))
-            child++;
-        if (!comes_before(heap[child], moving))
-            break;
-        heap[place] = heap[child];
-        place = child;
+    struct sampler_candidate kept = *a;
+    *a = *b;
+    *b = kept;
+}
+
+/* Puts one of candidates [from, to) into its place among them, what comes before it in front.
+ * Returns the place, and the weight of what comes before. */
+static uint32_t part(struct sampler_candidate *candidates, uint32_t from, uint32_t to,
+                     double *ret_weight)
+{
+    uint32_t chosen = from + (uint32_t)(mix(from + ((uint64_t)to << 32)) % (to - from));
+    double weight = 0;
+    swap(&candidates[chosen], &candidates[to - 1]);
+    struct sampler_candidate pivot = candidates[to - 1];
+    for (uint32_t i = from; i + 1 < to; i++) {
+        if (!comes_before(candidates[i], pivot))
+            continue;
+        weight += (double)candidates[i].weight;
+        swap(&candidates[i], &candidates[from++]);
     }
-    heap[place] = moving;
+    swap(&candidates[from], &candidates[to - 1]);
+    *ret_weight = weight;
+    return from;
 }
 
-static void make_heap(struct sampler_candidate *heap, uint32_t count)
+/* Brings the heaviest to the front: as many as weigh `enough` together, `limit` of them at the
+ * most. Returns how many; the lightest of them stands last, the others in any order. Sorting as far
+ * as that would let a flat distribution over a large vocabulary cost ten times a sharp one's time,
+ * and whoever asks for it would slow everybody. */
+static uint32_t take_heaviest(struct sampler_candidate *candidates, uint32_t count, uint32_t limit,
+                              double enough, double *ret_weight)
 {
-    for (uint32_t place = count / 2; place-- > 0;)
-        sift_down(heap, count, place);
-}
-
-/* Moves the first of a heap of `count` to its end, which the heap then no longer covers: after n
- * calls the last n places hold the n heaviest, the heaviest last. */
-static struct sampler_candidate take_first(struct sampler_candidate *heap, uint32_t count)
-{
-    struct sampler_candidate first = heap[0];
-    heap[0] = heap[count - 1];
-    heap[count - 1] = first;
-    sift_down(heap, count - 1, 0);
-    return first;
+    uint32_t taken = 0;
+    uint32_t end = count; /* what lies behind is not needed */
+    double weight = 0;
+    while (taken < end && taken < limit && weight < enough) {
+        double before;
+        uint32_t place = part(candidates, taken, end, &before);
+        if (place >= limit || weight + before >= enough) {
+            end = place;
+        } else {
+            weight += before + (double)candidates[place].weight;
+            taken = place + 1;
+        }
+    }
+    *ret_weight = weight;
+    return taken;
 }
 
 /* Lists the ids with any weight, and their sum. Those below min-p never survive; they can be left
@@ -140,63 +157,52 @@ static uint32_t list_candidates(struct sampler *sampler, const struct sampler_pa
                                 const float *logits, uint32_t vocab_size, float best,
                                 double *ret_total)
 {
-    bool drop_light = params->top_k == 0;
+    bool is_light_dropped = params->top_k == 0;
     uint32_t count = 0;
     double total = 0;
     for (uint32_t id = 0; id < vocab_size; id++) {
         float weight = weight_of(logits[id], best, params->temperature);
         total += (double)weight;
-        if (weight > 0 && !(drop_light && weight < params->min_p))
+        if (weight > 0 && !(is_light_dropped && weight < params->min_p))
             sampler->candidates[count++] = (struct sampler_candidate){.weight = weight, .id = id};
     }
     *ret_total = total;
     return count;
 }
 
-/* The sum of the k heaviest, which end up in the last places. */
-static double sum_heaviest(struct sampler_candidate *heap, uint32_t count, uint32_t k)
+/* Leaves out those below min-p; returns how many are left, and their weight. */
+static uint32_t drop_light(struct sampler_candidate *candidates, uint32_t count, float min_p,
+                           double *ret_weight)
 {
-    double total = 0;
-    for (uint32_t taken = 0; taken < k; taken++)
-        total += (double)take_first(heap, count - taken).weight;
-    return total;
+    uint32_t left = 0;
+    double weight = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (candidates[i].weight < min_p)
+            continue; /* never the heaviest, which weighs 1 */
+        weight += (double)candidates[i].weight;
+        candidates[left++] = candidates[i];
+    }
+    *ret_weight = weight;
+    return left;
 }
 
-/* All three filters keep the heaviest up to some point: goes down the candidates from the heaviest
- * until one of the filters ends it, then draws among those passed. */
+/* All three filters keep the heaviest up to some point; then one of these is drawn, as if they
+ * stood in a row, the heaviest first. */
 static uint32_t draw_filtered(struct sampler *sampler, const struct sampler_params *params,
                               const float *logits, uint32_t vocab_size, float best, double random)
 {
-    struct sampler_candidate *heap = sampler->candidates;
-    double total;
+    struct sampler_candidate *candidates = sampler->candidates;
+    double total, kept_total;
     uint32_t count = list_candidates(sampler, params, logits, vocab_size, best, &total);
-    uint32_t limit = params->top_k && params->top_k < count ? params->top_k : count;
-    make_heap(heap, count);
+    if (params->top_k)
+        count = take_heaviest(candidates, count, params->top_k, (double)INFINITY, &total);
+    if (params->top_p < 1)
+        count = take_heaviest(candidates, count, count, (double)params->top_p * total, &kept_total);
+    count = drop_light(candidates, count, params->min_p, &kept_total);
 
-    uint32_t sorted = 0;
-    if (params->top_k) {
-        total = sum_heaviest(heap, count, limit);
-        sorted = limit;
-    }
-    double enough = (double)params->top_p * total;
-    double kept_total = 0;
-    uint32_t kept = 0;
-    while (kept < limit && (kept == 0 || params->top_p >= 1 || kept_total < enough)) {
-        struct sampler_candidate next =
-            kept < sorted ? heap[count - 1 - kept] : take_first(heap, count - kept);
-        if (next.weight < params->min_p)
-            break; /* the heaviest weighs 1 */
-        kept_total += (double)next.weight;
-        kept++;
-    }
-
-    double target = random * kept_total;
-    for (uint32_t i = 0; i + 1 < kept; i++) {
-        target -= (double)heap[count - 1 - i].weight;
-        if (target < 0)
-            return heap[count - 1 - i].id;
-    }
-    return heap[count - kept].id;
+    /* The first at which the sum goes beyond the target. */
+    double target = nextafter(random * kept_total, (double)INFINITY);
+    return candidates[take_heaviest(candidates, count, count, target, &total) - 1].id;
 }
 
 int sampler_pick(struct sampler *sampler, const struct sampler_params *params, const float *logits,
