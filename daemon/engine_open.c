@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/engine_state.h"
+#include "daemon/memory.h"
 
 enum { MIB = 1 << 20 };
 
@@ -64,8 +65,35 @@ static int size_cache(const struct engine *engine, struct engine_model *model, u
     return 0;
 }
 
+/* Opens the model's activations and cache. *left_bytes is the memory not yet promised to anyone:
+ * pages come with their first touch, so an allocation alone would refuse nothing. */
+static int open_forward(struct engine *engine, struct engine_model *model, uint32_t blocks,
+                        uint64_t *left_bytes, struct failure *failure)
+{
+    const struct config *config = engine->config;
+    struct forward_options options = {.rows_max = engine->limits.step_tokens,
+                                      .logits_max = engine->running_max,
+                                      .cache_type = config->cache_type,
+                                      .cache_blocks = blocks,
+                                      .block_tokens = config->block_tokens};
+    uint64_t bytes = forward_bytes(&model->model->config, &options);
+    if (engine->backend->ops->host_memory && bytes > *left_bytes)
+        return failure_set(failure, -ENOMEM,
+                           "model %s needs %.1f MiB for activations and cache, %.1f MiB of memory "
+                           "are available: lower cache_mib (%.0f) or context_tokens",
+                           model->model->name, (double)bytes / MIB, (double)*left_bytes / MIB,
+                           (double)config->cache_bytes / MIB);
+    int err = forward_open(&model->forward, model->model, engine->backend, &options);
+    if (err < 0)
+        return failure_set(failure, err,
+                           "model %s: cannot allocate %.1f MiB for activations and cache",
+                           model->model->name, (double)bytes / MIB);
+    *left_bytes -= bytes < *left_bytes ? bytes : *left_bytes;
+    return 0;
+}
+
 static int open_model(struct engine *engine, struct engine_model *model, uint64_t share_bytes,
-                      struct failure *failure)
+                      uint64_t *left_bytes, struct failure *failure)
 {
     const struct config *config = engine->config;
     uint32_t blocks = 0;
@@ -81,16 +109,9 @@ static int open_model(struct engine *engine, struct engine_model *model, uint64_
                            model->model->name, blocks);
     uint64_t cache_bytes = 0;
     if (model->model->config.architecture != MODEL_ECHO) {
-        struct forward_options options = {.rows_max = engine->limits.step_tokens,
-                                          .logits_max = engine->running_max,
-                                          .cache_type = config->cache_type,
-                                          .cache_blocks = blocks,
-                                          .block_tokens = config->block_tokens};
-        err = forward_open(&model->forward, model->model, engine->backend, &options);
+        err = open_forward(engine, model, blocks, left_bytes, failure);
         if (err < 0)
-            return failure_set(
-                failure, err, "model %s: cannot allocate %.1f MiB for activations and cache",
-                model->model->name, (double)forward_bytes(&model->model->config, &options) / MIB);
+            return err;
         struct kv_cache_options whole = cache_options(config, model->model);
         whole.blocks = blocks;
         cache_bytes = kv_cache_bytes(&whole);
@@ -112,8 +133,9 @@ static int open_models(struct engine *engine, struct model *const *models, struc
         with_cache += models[i]->config.architecture != MODEL_ECHO;
     }
     uint64_t share_bytes = with_cache ? engine->config->cache_bytes / with_cache : 0;
+    uint64_t left_bytes = memory_available("");
     for (uint32_t i = 0; i < engine->model_count; i++) {
-        int err = open_model(engine, &engine->models[i], share_bytes, failure);
+        int err = open_model(engine, &engine->models[i], share_bytes, &left_bytes, failure);
         if (err < 0)
             return err;
     }

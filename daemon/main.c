@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -29,6 +30,7 @@ struct service {
     struct config config;
     uint64_t start_ns;
     int signal_fd;
+    atomic_bool is_told_to_stop; /* while models are read */
     struct backend *backend;
     struct model *models[CONFIG_MODELS_MAX];
     uint32_t model_count;
@@ -98,12 +100,26 @@ static int start_backend(struct service *service, struct failure *failure)
     return 0;
 }
 
+/* Weights take minutes to read: SIGTERM ends that, too. It stays pending. */
+static void look_for_the_end(void *context, uint64_t done_bytes, uint64_t total_bytes)
+{
+    struct service *service = context;
+    sigset_t pending;
+    if (sigpending(&pending) == 0 &&
+        (sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1))
+        /* relaxed: the flag stands for itself. */
+        atomic_store_explicit(&service->is_told_to_stop, true, memory_order_relaxed);
+}
+
 static int start_model(struct service *service, const struct config_model *wanted,
                        uint64_t *memory_left, struct failure *failure)
 {
     struct model_options options = {.memory_bytes = *memory_left,
                                     .context_tokens = service->config.context_tokens,
-                                    .direct_io = true};
+                                    .direct_io = true,
+                                    .progress = look_for_the_end,
+                                    .progress_context = service,
+                                    .cancel = &service->is_told_to_stop};
     uint64_t start_ns = loop_now_ns();
     struct model *model;
     log_info("model %s: reading %s", wanted->name, wanted->folder);
@@ -116,9 +132,9 @@ static int start_model(struct service *service, const struct config_model *wante
     char how[256];
     log_info("model %s: %s, ready after %.3f s; %s", model->name, model->config.architecture_name,
              seconds_since(start_ns), weights_describe(model->weights, how, sizeof how));
+    uint64_t allocated_bytes = model->weights ? model->weights->report.memory_bytes : 0;
     if (*memory_left) /* 0 stands for no limit, so what is left never becomes 0 */
-        *memory_left =
-            *memory_left > model->weights_bytes ? *memory_left - model->weights_bytes : 1;
+        *memory_left = *memory_left > allocated_bytes ? *memory_left - allocated_bytes : 1;
     return 0;
 }
 
@@ -218,7 +234,10 @@ static int serve(struct service *service)
 {
     struct failure failure = {""};
     int err = start(service, &failure);
-    if (err < 0) {
+    if (err == -ECANCELED && service->is_told_to_stop) {
+        log_info("%s", failure.text);
+        err = 0;
+    } else if (err < 0) {
         log_error("%s", *failure.text ? failure.text : strerror(-err));
     } else {
         say_ready(service);
