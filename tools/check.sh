@@ -84,7 +84,7 @@ stage_fuzz() {
         scratch=$(mktemp -d)
         echo "$name: $seconds s"
         "$target" -max_total_time="$seconds" -rss_limit_mb=4096 -print_final_stats=1 \
-            "$scratch" "tests/fuzz/corpus/${name#fuzz_}" >"$scratch.log" 2>&1 ||
+            "$scratch" "tests/fuzz/corpus/$name" >"$scratch.log" 2>&1 ||
             { tail -n 60 "$scratch.log"; return 1; }
         grep -E 'stat::number_of_executed_units' "$scratch.log"
         rm -rf "$scratch" "$scratch.log"
