@@ -346,7 +346,10 @@ void connections_close(struct connections *all)
 void connections_forget(struct connections *all)
 {
     assert(all->count == all->burying);
-    while (all->first)
-        release(all->first);
+    struct connection *next;
+    for (struct connection *at = all->first; at; at = next) {
+        next = at->next;
+        release(at);
+    }
     all->burying = 0;
 }
