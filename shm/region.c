@@ -21,11 +21,21 @@
 enum { ST_BLOCK_BYTES = 512 }; /* whatever st_blksize says */
 enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL };
 
-/* Kernels before 5.14 do not know MADV_POPULATE_*: the pages then come with the first touch. */
-static int populate(void *base, uint64_t bytes, int advice)
+/* Kernels before 5.14 do not know MADV_POPULATE_READ: the first touch then finds the pages. */
+static int populate(void *base, uint64_t bytes)
 {
-    if (madvise(base, bytes, advice) == 0 || errno == EINVAL)
+    if (madvise(base, bytes, MADV_POPULATE_READ) == 0 || errno == EINVAL)
         return 0;
+    return errno == EFAULT ? -ENOMEM : -errno;
+}
+
+/* Makes every page: a lack of memory is an error here and no signal later. */
+static int allocate(int fd, void *base, uint64_t bytes)
+{
+    if (madvise(base, bytes, MADV_POPULATE_WRITE) == 0)
+        return 0;
+    if (errno == EINVAL && fallocate(fd, 0, 0, (off_t)bytes) == 0)
+        return 0; /* kernels before 5.14: the pages are there, if not yet in our table */
     return errno == EFAULT ? -ENOMEM : -errno;
 }
 
@@ -37,10 +47,7 @@ int region_create(struct region *ret_region, const char *name, uint64_t bytes)
 
     int err = 0;
     void *base = MAP_FAILED;
-    /* Not ftruncate(): every page is there from now on, and a lack of memory is an error. */
-    while (fallocate(fd, 0, 0, (off_t)bytes) < 0) {
-        if (errno == EINTR)
-            continue;
+    if (ftruncate(fd, (off_t)bytes) < 0) {
         err = -errno;
         goto close_fd;
     }
@@ -49,7 +56,7 @@ int region_create(struct region *ret_region, const char *name, uint64_t bytes)
         err = -errno;
         goto close_fd;
     }
-    err = populate(base, bytes, MADV_POPULATE_WRITE);
+    err = allocate(fd, base, bytes);
     if (err < 0)
         goto unmap;
     if (fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
@@ -103,7 +110,7 @@ int region_map_peer(struct region *ret_region, int fd, uint64_t bytes, const cha
     void *base = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
     if (base == MAP_FAILED)
         return -errno;
-    int err = populate(base, bytes, MADV_POPULATE_READ);
+    int err = populate(base, bytes);
     if (err < 0) {
         munmap(base, bytes);
         return err;

@@ -26,7 +26,7 @@ enum wrapped {
     FCNTL,
     FSTAT,
     FSTATFS,
-    FALLOCATE,
+    FTRUNCATE,
     MADVISE,
     MEMFD_CREATE,
     MMAP,
@@ -38,7 +38,7 @@ enum wrapped {
     WRAPPED
 };
 static const char *const names[WRAPPED] = {
-    "calloc",       "connect", "fcntl", "fstat",   "fstatfs", "fallocate",  "madvise",
+    "calloc",       "connect", "fcntl", "fstat",   "fstatfs", "ftruncate",  "madvise",
     "memfd_create", "mmap",    "ppoll", "recvmsg", "sendmsg", "setsockopt", "socket"};
 
 static _Thread_local enum wrapped armed_call = WRAPPED;
@@ -89,8 +89,7 @@ WRAP(int, CONNECT, connect, (int fd, const struct sockaddr *address, socklen_t b
      (fd, address, bytes))
 WRAP(int, FSTAT, fstat, (int fd, struct stat *status), (fd, status))
 WRAP(int, FSTATFS, fstatfs, (int fd, struct statfs *status), (fd, status))
-WRAP(int, FALLOCATE, fallocate, (int fd, int mode, off_t offset, off_t bytes),
-     (fd, mode, offset, bytes))
+WRAP(int, FTRUNCATE, ftruncate, (int fd, off_t bytes), (fd, bytes))
 WRAP(int, MADVISE, madvise, (void *address, size_t bytes, int advice), (address, bytes, advice))
 WRAP(int, MEMFD_CREATE, memfd_create, (const char *name, unsigned flags), (name, flags))
 WRAP(int, PPOLL, ppoll,
@@ -159,7 +158,7 @@ static void every_failing_call_comes_back_as_its_error(void **state)
         int least; /* how often agl_connect() surely calls it: the wrapping works */
     } cases[] = {
         {CALLOC, ENOMEM, 3},       {CONNECT, EACCES, 1},   {FSTAT, EIO, 3},
-        {FSTATFS, EIO, 2},         {FALLOCATE, ENOMEM, 1}, {MADVISE, EIO, 3},
+        {FSTATFS, EIO, 2},         {FTRUNCATE, ENOMEM, 1}, {MADVISE, EIO, 3},
         {MEMFD_CREATE, EMFILE, 1}, {MMAP, ENOMEM, 3},      {PPOLL, ENOMEM, 4},
         {RECVMSG, ENOBUFS, 2},     {SENDMSG, ENOBUFS, 2},  {SETSOCKOPT, EINVAL, 1},
         {SOCKET, EMFILE, 1},

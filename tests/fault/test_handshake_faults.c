@@ -50,8 +50,6 @@ WRAP(void *, calloc, (size_t count, size_t bytes), (count, bytes), ENOMEM, NULL)
 WRAP(void *, malloc, (size_t bytes), (bytes), ENOMEM, NULL)
 WRAP(void *, aligned_alloc, (size_t alignment, size_t bytes), (alignment, bytes), ENOMEM, NULL)
 WRAP(int, memfd_create, (const char *name, unsigned flags), (name, flags), EMFILE, -1)
-WRAP(int, fallocate, (int fd, int mode, off_t offset, off_t bytes), (fd, mode, offset, bytes),
-     ENOMEM, -1)
 WRAP(int, ftruncate, (int fd, off_t bytes), (fd, bytes), ENOMEM, -1)
 WRAP(void *, mmap, (void *at, size_t bytes, int protection, int flags, int fd, off_t offset),
      (at, bytes, protection, flags, fd, offset), ENOMEM, MAP_FAILED)
