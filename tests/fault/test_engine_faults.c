@@ -132,7 +132,7 @@ static void opening_survives_every_failure_and_leaks_nothing(void **state)
         struct engine *engine = NULL;
         int before = blocks_held;
         calls_left = failures;
-        int err = engine_open(&engine, &config, models, 2, NULL, &board, &failure);
+        int err = engine_open(&engine, &config, models, 2, &fake_backend, &board, &failure);
         int left = calls_left;
         calls_left = -1;
         if (err == 0) {

@@ -7,6 +7,10 @@
 
 #include "tests/support/test.h"
 
+/* Nobody calls an operation: the model is the echo, or has a fake forward pass. */
+static const struct backend_ops no_ops = {.host_memory = false};
+static struct backend no_device = {.ops = &no_ops};
+
 uint64_t rig_now_ns;
 
 static uint64_t rig_clock(void)
@@ -45,7 +49,7 @@ void rig_open(struct engine_rig *rig)
     struct failure failure = {""};
     rig->board = calloc(1, sizeof *rig->board);
     assert_non_null(rig->board);
-    int err = engine_open(&rig->engine, &rig->config, models, 1, NULL, rig->board, &failure);
+    int err = engine_open(&rig->engine, &rig->config, models, 1, &no_device, rig->board, &failure);
     if (err < 0)
         fail_msg("engine_open: %d, %s", err, failure.text);
     rig->engine->clock_ns = rig_clock;
@@ -57,7 +61,8 @@ void rig_start(struct engine_rig *rig)
     struct model *models[] = {&rig->model};
     rig->board = calloc(1, sizeof *rig->board);
     assert_non_null(rig->board);
-    assert_int_equal(engine_open(&engine, &rig->config, models, 1, NULL, rig->board, NULL), 0);
+    assert_int_equal(engine_open(&engine, &rig->config, models, 1, &no_device, rig->board, NULL),
+                     0);
     assert_int_equal(engine_start(engine), 0);
     rig->engine = engine;
     rig->has_thread = true;

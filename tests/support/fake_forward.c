@@ -8,6 +8,9 @@
 
 #include "daemon/forward.h"
 
+static const struct backend_ops no_ops = {.host_memory = false};
+struct backend fake_backend = {.ops = &no_ops};
+
 struct forward {
     const struct model *model;
     struct forward_options options;

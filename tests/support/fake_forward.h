@@ -8,10 +8,14 @@
 #define AGL_TESTS_SUPPORT_FAKE_FORWARD_H
 
 #include "daemon/model.h"
+#include "kernels/backend.h"
 
 /* What follows after these ids, told without any cache: [vocab_rows]. */
 void fake_logits(const struct model_config *config, const uint32_t *ids, uint32_t count,
                  float *ret_logits);
+
+/* A device without operations: nobody calls any. */
+extern struct backend fake_backend;
 
 /* So many more steps succeed, then -EIO. -1: all of them. */
 extern int fake_forward_steps_left;

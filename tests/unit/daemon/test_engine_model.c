@@ -338,17 +338,20 @@ static void a_cache_too_small_for_a_context_is_refused_with_the_figures(void **s
     rig_init_model(&rig);
     rig.config.cache_bytes = 1000;
     rig.config.context_tokens = 400;
-    assert_int_equal(engine_open(&engine, &rig.config, models, 1, NULL, &board, &failure), -ENOMEM);
+    assert_int_equal(engine_open(&engine, &rig.config, models, 1, &fake_backend, &board, &failure),
+                     -ENOMEM);
     assert_null(engine);
     assert_non_null(strstr(failure.text, "400 tokens"));
     assert_non_null(strstr(failure.text, "cache_mib"));
     rig.config.context_tokens = 0; /* the model's own is cut to what there is room for */
-    assert_int_equal(engine_open(&engine, &rig.config, models, 1, NULL, &board, &failure), 0);
+    assert_int_equal(engine_open(&engine, &rig.config, models, 1, &fake_backend, &board, &failure),
+                     0);
     assert_in_range(board.models[0].context_tokens, 16, 400);
     assert_int_equal(board.models[0].context_tokens, board.models[0].blocks * 16);
     engine_close(engine);
     rig.config.cache_bytes = 1;
-    assert_int_equal(engine_open(&engine, &rig.config, models, 1, NULL, &board, &failure), -ENOMEM);
+    assert_int_equal(engine_open(&engine, &rig.config, models, 1, &fake_backend, &board, &failure),
+                     -ENOMEM);
 }
 
 /* ---- a random life --------------------------------------------------------------------------- */
