@@ -64,15 +64,16 @@ def smollm2_documents(paths):
     spread = collections.Counter()
     for _, text in kept:
         spread.update(set(re.findall(r"[a-z']+", text.lower())))
-    documents = []
+    documents, held_out = [], []
     for record, text in kept:
-        if any(spread[w] < 2 for w in re.findall(r"[a-z']+", text.lower())):  # hard or misspelt words
-            continue
         user = record["user"].replace("Write a short story", "Write a story")
-        documents.append(({"source": "smollm2", "text": text}, {"source": "smollm2", "messages": [
-            {"role": "user", "content": user}, {"role": "assistant", "content": text}]}))
-    print(f"SmolLM2: {seen} stories, {len(kept)} pass the filter, {len(documents)} without rare words")
-    return documents
+        # A story with a word that no other story has is not learned from; such stories measure the model instead.
+        rare = any(spread[w] < 2 for w in re.findall(r"[a-z']+", text.lower()))
+        (held_out if rare else documents).append(
+            ({"source": "smollm2", "text": text}, {"source": "smollm2", "messages": [
+                {"role": "user", "content": user}, {"role": "assistant", "content": text}]}))
+    print(f"SmolLM2: {seen} stories, {len(kept)} pass the filter, {len(held_out)} of them held out")
+    return documents, held_out
 
 
 def make_tokenizer(texts, size):
@@ -104,14 +105,14 @@ def main():
     os.makedirs(args.out, exist_ok=True)
     rng = random.Random(args.seed)
 
-    groups = smollm2_documents(args.smollm2)
-    groups += [({"source": "grammar", "messages": dialogue(rng, longest=rng.choice([None] * 30 + [12])) },)
+    groups, smollm2_held_out = smollm2_documents(args.smollm2)
+    train, held_out = [d for g in groups for d in g], [d for g in smollm2_held_out for d in g]
+    grammar = [{"source": "grammar", "messages": dialogue(rng, longest=rng.choice([None] * 30 + [12]))}
                for _ in range(args.dialogues)]
-    groups += [({"source": "grammar", "text": Story(rng).text},) for _ in range(args.stories)]
-    rng.shuffle(groups)
-    train, held_out = [], []
-    for i, group in enumerate(groups):  # a story stays on one side, in both its forms
-        (held_out if i % 50 == 0 else train).extend(group)
+    grammar += [{"source": "grammar", "text": Story(rng).text} for _ in range(args.stories)]
+    rng.shuffle(grammar)
+    for i, document in enumerate(grammar):
+        (train if i % 50 else held_out).append(document)
     train += [{"source": "drill", "messages": drill(rng)} for _ in range(args.drills)]
     for name, documents in (("train", train), ("held_out", held_out)):
         with open(os.path.join(args.out, name + ".jsonl"), "w") as f:
@@ -119,7 +120,7 @@ def main():
 
     # The vocabulary is learned from all of SmolLM2's words, but only a part of the grammar's, which repeat themselves.
     sample = [t for d in train if d["source"] == "smollm2" for t in texts_of(d)]
-    sample += [t for d in train[:12000] if d["source"] == "grammar" for t in texts_of(d)]
+    sample += [t for d in [d for d in train if d["source"] == "grammar"][:12000] for t in texts_of(d)]
     tok = Tokenizer.from_file(args.tokenizer) if args.tokenizer else make_tokenizer(sample, args.bpe)
     tok.save(os.path.join(args.out, "tokenizer.json"))
     for source in ("smollm2", "grammar"):

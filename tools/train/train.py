@@ -154,6 +154,7 @@ def main():
     parser.add_argument("--spread", type=float, default=0.04, help="noise added to the first embeddings")
     parser.add_argument("--short", type=int, default=110, help="at first, mostly documents up to this many tokens")
     parser.add_argument("--short-part", type=float, default=0.45, help="how much of the run that is")
+    parser.add_argument("--fall", type=float, default=0.45, help="the part of the run in which the learning rate falls")
     parser.add_argument("--fp32", action="store_true", help="no bfloat16 in the matrix products")
     parser.add_argument("--save-minutes", type=float, default=4)
     parser.add_argument("--threads", type=int, default=2)
@@ -206,8 +207,8 @@ def main():
         done = max(step / args.steps, (time.time() - began) / 60 / args.minutes)
         if done >= 1:
             break
-        # Warm up, stay, and fall linearly over the last 45 %.
-        lr = args.lr * min(1, (step + 1) / 60, max(0.02, (1 - done) / 0.45))
+        # Warm up, stay, and fall linearly to the end.
+        lr = args.lr * min(1, (step + 1) / 60, max(0.02, (1 - done) / args.fall))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
