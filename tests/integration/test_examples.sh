@@ -12,8 +12,10 @@ diff "$root/examples/hello.c" "$work/readme.c"
 [ "$(sed '1,/^int main/d' "$work/readme.c" | grep -c .)" -le 20 ]
 
 sanitize=
-nm -D "$library" | grep -q __asan && sanitize=-fsanitize=address
-nm -D "$library" | grep -q __tsan && sanitize=-fsanitize=thread
+case $(nm -D "$library") in
+*__asan_*) sanitize=-fsanitize=address ;;
+*__tsan_*) sanitize=-fsanitize=thread ;;
+esac
 for example in "$root"/examples/*.c; do
     name=$(basename "$example" .c)
     cc -std=c99 -Wall -Wextra -Wno-comma $sanitize -I"$root/client/include" "$example" "$library" \
