@@ -27,6 +27,7 @@ static const struct {
     {EPROTONOSUPPORT, "Client and daemon speak different versions of the contract"},
     {EMSGSIZE, "Longer than the room or the context allows"},
     {ENOSPC, "No cache blocks left"},
+    {ESHUTDOWN, "The daemon stops"},
     {EUSERS, "The daemon has no session left for this user"},
     {E2BIG, "Too much for one call"},
     {EILSEQ, "The vocabulary cannot spell this text"},

@@ -13,6 +13,7 @@ static void every_error_has_a_sentence(void **state)
     for (int error = -200; error <= 200; error++)
         assert_true(strlen(agl_strerror(error)) > 0);
     assert_string_equal(agl_strerror(-EPIPE), "The daemon is gone");
+    assert_string_equal(agl_strerror(-ESHUTDOWN), "The daemon stops");
     assert_string_equal(agl_strerror(EPIPE), agl_strerror(-EPIPE));
     assert_string_equal(agl_strerror(-99999), "Unknown error");
     assert_true(strlen(agl_strerror(INT_MIN)) > 0);
