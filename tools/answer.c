@@ -8,31 +8,39 @@
 
 #include "tools/cli.h"
 
-static volatile sig_atomic_t interrupted;
+enum { LOOK_NS = 200 * 1000 * 1000 };
+
+static volatile sig_atomic_t interrupted; /* how often */
 
 static void note_interrupt(int signal_number)
 {
     (void)signal_number;
-    interrupted = 1;
+    interrupted = interrupted + 1;
 }
 
 void answer_catch_interrupt(void)
 {
     /* Without SA_RESTART: agl_wait() returns -EINTR, and a read from the terminal ends. */
     struct sigaction action = {.sa_handler = note_interrupt};
+    struct sigaction before;
+    interrupted = 0;
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
+    if (sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+        sigaction(SIGINT, &action, NULL);
 }
 
 static int wait_event(struct answer *answer, struct agl_event *ret_event)
 {
     for (;;) {
-        int got = agl_wait(answer->client, ret_event, UINT64_MAX);
-        if (got != -EINTR)
-            return got < 0 ? cli_error("the connection was lost", got) : 0;
-        if (interrupted && answer->request)
+        if (interrupted > 1)
+            return cli_fail("interrupted");
+        if (interrupted && !answer->interrupted)
             agl_cancel(answer->client, answer->request);
-        interrupted = 0;
+        answer->interrupted = interrupted;
+        /* A signal between the look above and the sleep is seen at the next look. */
+        int got = agl_wait(answer->client, ret_event, LOOK_NS);
+        if (got != -EINTR && got != -ETIMEDOUT)
+            return got < 0 ? cli_error("the connection was lost", got) : 0;
     }
 }
 
@@ -64,7 +72,16 @@ static int keep_id(struct answer *answer, uint32_t id)
     return 0;
 }
 
-static void print_text(struct answer *answer, const char *text, size_t bytes)
+/* At once, so that an answer that nobody can read is not computed further. */
+static int flush_answer(void)
+{
+    if (fflush(stdout) == 0)
+        return 0;
+    int error = errno;
+    return cli_fail("cannot write the answer: %s", strerror(error));
+}
+
+static int print_text(struct answer *answer, const char *text, size_t bytes)
 {
     if (answer->strip_newline && bytes) {
         answer->strip_newline = false;
@@ -74,7 +91,7 @@ static void print_text(struct answer *answer, const char *text, size_t bytes)
         }
     }
     fwrite(text, 1, bytes, stdout);
-    fflush(stdout);
+    return flush_answer();
 }
 
 static int print_token(struct answer *answer, struct agl_detokenizer *detokenizer, uint32_t id)
@@ -83,14 +100,15 @@ static int print_token(struct answer *answer, struct agl_detokenizer *detokenize
         return CLI_FAILED;
     if (answer->output == ANSWER_IDS) {
         printf(answer->id_count > 1 ? ",%u" : "%u", id);
-        fflush(stdout);
-    } else if (answer->output == ANSWER_TEXT) {
+        return flush_answer();
+    }
+    if (answer->output == ANSWER_TEXT) {
         const char *text = NULL;
         size_t bytes = 0;
         int err = agl_detokenizer_push(detokenizer, id, &text, &bytes);
         if (err < 0)
             return cli_error("cannot turn a token into text", err);
-        print_text(answer, text, bytes);
+        return print_text(answer, text, bytes);
     }
     return 0;
 }
@@ -126,7 +144,7 @@ static int judge_end(const struct answer *answer)
 static int stream_events(struct answer *answer, struct agl_detokenizer *detokenizer)
 {
     for (;;) {
-        struct agl_event event;
+        struct agl_event event = {0};
         if (wait_event(answer, &event))
             return CLI_FAILED;
         if (!answer->first_event_ns)
@@ -161,19 +179,16 @@ static void print_json(const struct answer *answer)
 
 static int finish_output(struct answer *answer, struct agl_detokenizer *detokenizer)
 {
-    if (answer->output == ANSWER_JSON) {
+    const char *text = NULL;
+    size_t bytes = 0;
+    if (answer->output == ANSWER_JSON)
         print_json(answer);
-        return 0;
-    }
-    if (detokenizer) {
-        const char *text = NULL;
-        size_t bytes = 0;
-        if (agl_detokenizer_finish(detokenizer, &text, &bytes) == 0)
-            print_text(answer, text, bytes);
-    }
-    putchar('\n');
-    fflush(stdout);
-    return ferror(stdout) ? cli_fail("cannot write the answer: %s", strerror(errno)) : 0;
+    else if (detokenizer && agl_detokenizer_finish(detokenizer, &text, &bytes) == 0 &&
+             print_text(answer, text, bytes))
+        return CLI_FAILED;
+    if (answer->output != ANSWER_JSON)
+        putchar('\n');
+    return flush_answer();
 }
 
 int answer_stream(struct answer *answer, struct agl_request *request, const uint32_t *ids,

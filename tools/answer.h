@@ -21,6 +21,7 @@ struct answer {
     /* Filled by answer_stream(). */
     uint32_t request;
     struct agl_event done;   /* the last event */
+    bool interrupted;        /* SIGINT cancelled it */
     uint64_t submit_ns;      /* just before agl_submit() */
     uint64_t first_event_ns; /* when the first event was seen */
     uint64_t first_token_ns; /* when the first token was seen; 0: none */
@@ -30,7 +31,8 @@ struct answer {
     uint32_t id_capacity;
 };
 
-/* Makes SIGINT cancel the running answer instead of ending the program. */
+/* From now on SIGINT cancels the running answer instead of ending the program, and the second one
+ * during the same answer gives up waiting for its end; unless SIGINT is ignored. */
 void answer_catch_interrupt(void);
 
 /* Submits ids [count] with `request` (prompt_tokens is set here), prints the answer to stdout and

@@ -1,6 +1,7 @@
 /*
  * autoglm: the command line. Each subcommand is a file of its own.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -43,24 +44,22 @@ int main(int argc, char **argv)
 {
     if (argc >= 2 && strcmp(argv[1], "--help") == 0) {
         fputs(usage, stdout);
-        return 0;
+        return cli_finish(0);
     }
     if (argc >= 2 && strcmp(argv[1], "--version") == 0) {
         printf("autoglm %s\n", agl_version());
-        return 0;
-    }
-    if (argc >= 4 && strcmp(argv[1], "--socket") == 0) {
-        /* In front of the command: move it behind, where the command reads it. */
-        char *flag = argv[1];
-        char *path = argv[2];
-        memmove(argv + 1, argv + 3, (size_t)(argc - 3) * sizeof *argv);
-        memmove(argv + 4, argv + 2, (size_t)(argc - 4) * sizeof *argv);
-        argv[2] = flag;
-        argv[3] = path;
+        return cli_finish(0);
     }
     if (argc < 2) {
         fputs(usage, stderr);
         return CLI_USAGE;
     }
-    return run_command(argc - 1, argv + 1);
+    int status = cli_move_socket(argc, argv);
+    if (!status)
+        status = cli_finish(run_command(argc - 1, argv + 1));
+    if (status == CLI_INTERRUPTED) { /* end as if nothing had caught it, so that loops end too */
+        signal(SIGINT, SIG_DFL);
+        raise(SIGINT);
+    }
+    return status;
 }

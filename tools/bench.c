@@ -17,6 +17,9 @@ static const char usage[] =
 
 int bench_main(int argc, char **argv)
 {
+    int status = cli_move_socket(argc, argv);
+    if (status)
+        return status;
     if (argc >= 2 && strcmp(argv[1], "dispatch") == 0)
         return bench_dispatch_main(argc - 1, argv + 1);
     if (argc >= 2 && strcmp(argv[1], "--help") == 0) {

@@ -52,6 +52,7 @@ struct chat {
     const char *system;
     const char *tokenizer_path;
     bool stats;
+    bool is_terminal; /* someone sits there */
     struct sampling sampling;
 
     struct agl_client *client;
@@ -144,6 +145,7 @@ static int take_turn(struct chat *chat, const char *text)
         .output = ANSWER_TEXT,
         .strip_newline = true,
     };
+    answer_catch_interrupt();
     int status = answer_stream(&answer, &request, ids, count);
     free(ids);
     if (answer.done.reason && answer.done.reason != AGL_DONE_REFUSED &&
@@ -151,7 +153,12 @@ static int take_turn(struct chat *chat, const char *text)
         chat->last_request = answer.request;
     if (!status && chat->stats)
         answer_print_stats(&answer, &chat->model, chat->read_bytes_per_s);
+    bool has_ended = answer.done.reason != 0;
     answer_free(&answer);
+    if (status && has_ended && chat->is_terminal) {
+        fputs("The conversation goes on; /new starts over.\n", stderr);
+        return 0;
+    }
     return status;
 }
 
@@ -164,12 +171,12 @@ static void start_over(struct chat *chat)
 
 static int talk(struct chat *chat)
 {
-    bool is_terminal = isatty(STDIN_FILENO);
+    chat->is_terminal = isatty(STDIN_FILENO);
     char *line = NULL;
     size_t capacity = 0;
     int status = 0;
     while (!status) {
-        if (is_terminal)
+        if (chat->is_terminal)
             fputs("> ", stderr);
         errno = 0;
         ssize_t bytes = getline(&line, &capacity, stdin);

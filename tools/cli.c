@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { MESSAGE_BYTES = 2048 };
 
@@ -35,9 +36,35 @@ int cli_usage(const char *format, ...)
 int cli_error(const char *doing, int error)
 {
     const char *detail = agl_error_detail();
-    if (*detail)
+    if (*detail && strcasecmp(detail, agl_strerror(error)) != 0)
         return cli_fail("%s: %s: %s", doing, agl_strerror(error), detail);
     return cli_fail("%s: %s", doing, agl_strerror(error));
+}
+
+int cli_move_socket(int argc, char **argv)
+{
+    int words = 0;
+    if (argc >= 2 && strcmp(argv[1], "--socket") == 0)
+        words = 2;
+    else if (argc >= 2 && strncmp(argv[1], "--socket=", strlen("--socket=")) == 0)
+        words = 1;
+    if (words && argc < words + 2)
+        return cli_usage("%s: a path and a command must follow", argv[1]);
+    char *word = argv[1 + words];
+    if (words)
+        memmove(argv + 2, argv + 1, (size_t)words * sizeof *argv);
+    if (words)
+        argv[1] = word;
+    return 0;
+}
+
+int cli_finish(int status)
+{
+    int err = fflush(stdout) != 0 ? errno : 0;
+    if (status == 0 && (err || ferror(stdout)))
+        return cli_fail("cannot write to standard output%s%s", err ? ": " : "",
+                        err ? strerror(err) : "");
+    return status;
 }
 
 bool cli_number(const char *option, const char *text, double least, double most, double *ret_value)
@@ -58,7 +85,7 @@ bool cli_count(const char *option, const char *text, uint64_t least, uint64_t mo
     char *end = NULL;
     errno = 0;
     unsigned long long value = strtoull(text, &end, 10);
-    if (end == text || *end || errno || text[0] == '-' || value < least || value > most) {
+    if (*text < '0' || *text > '9' || *end || errno || value < least || value > most) {
         cli_usage("%s %s: must be a whole number from %llu to %llu", option, text,
                   (unsigned long long)least, (unsigned long long)most);
         return false;
@@ -74,8 +101,13 @@ int cli_option(const char *command, int argc, char **argv, const char *letters,
     int option = getopt_long(argc, argv, letters, options, NULL);
     if (option != '?' && option != ':')
         return option;
-    cli_usage("%s: %s %s", command, argv[optind - 1],
-              option == ':' ? "needs a value" : "is not an option");
+    const char *wrong = option == ':' ? "needs a value" : "is not an option";
+    if (option == '?' && optopt > UINT8_MAX)
+        cli_usage("%s: %s takes no value", command, argv[optind - 1]);
+    else if (option == '?' && optopt) /* a letter, maybe amid others in one word */
+        cli_usage("%s: -%c %s", command, optopt, wrong);
+    else
+        cli_usage("%s: %s %s", command, argv[optind - 1], wrong);
     return CLI_BAD;
 }
 
@@ -134,6 +166,8 @@ uint32_t *cli_parse_ids(const char *text, uint32_t *ret_count)
 int cli_connect(struct agl_client **ret_client, const struct agl_options *options)
 {
     int err = agl_connect(ret_client, options);
+    if (err == -ENOENT || err == -ECONNREFUSED)
+        return cli_fail("%s; does autoglmd run, and is this its --socket?", agl_error_detail());
     return err < 0 ? cli_error("cannot connect", err) : 0;
 }
 

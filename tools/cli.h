@@ -2,7 +2,7 @@
  * What the subcommands of `autoglm` share: messages, numbers, standard input, the connection.
  *
  * Every subcommand is a function like main() that returns the exit status: 0, CLI_FAILED after one
- * line on stderr, or CLI_USAGE when its arguments make no sense.
+ * line on stderr, CLI_USAGE when its arguments make no sense, or CLI_INTERRUPTED.
  */
 #ifndef AGL_TOOLS_CLI_H
 #define AGL_TOOLS_CLI_H
@@ -13,7 +13,7 @@
 
 #include <autoglm.h>
 
-enum { CLI_FAILED = 1, CLI_USAGE = 2 };
+enum { CLI_FAILED = 1, CLI_USAGE = 2, CLI_INTERRUPTED = 128 + 2 /* as shells say SIGINT */ };
 
 int run_main(int argc, char **argv);
 int chat_main(int argc, char **argv);
@@ -29,6 +29,14 @@ __attribute__((format(printf, 1, 2))) int cli_usage(const char *format, ...);
 
 /* Prints a failed library call: what was tried, the sentence, the detail; returns CLI_FAILED. */
 int cli_error(const char *doing, int error);
+
+/* Of "--socket PATH WORD ..." from argv[1] on: moves WORD in front, where the command's own options
+ * follow it. 0, also if argv[1] is not --socket; CLI_USAGE after a message if WORD is missing. */
+int cli_move_socket(int argc, char **argv);
+
+/* Flushes stdout. `status`; CLI_FAILED after a message if that was 0 and what was printed did not
+ * get out. */
+int cli_finish(int status);
 
 /* Parses the value of an option within bounds; false after a message that names it. */
 bool cli_number(const char *option, const char *text, double least, double most, double *ret_value);
@@ -47,7 +55,7 @@ char *cli_read_stdin(size_t *ret_bytes);
 /* Parses "1,403,407" into malloc'd ids; NULL after a message. */
 uint32_t *cli_parse_ids(const char *text, uint32_t *ret_count);
 
-/* Connects; 0 or CLI_FAILED after a message. */
+/* Connects; 0 or CLI_FAILED after a message, which says where the daemon was looked for. */
 int cli_connect(struct agl_client **ret_client, const struct agl_options *options);
 
 /* Opens the tokenizer at `path`, or, if NULL, the one in the model's folder. 0 or CLI_FAILED. */

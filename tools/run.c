@@ -198,7 +198,11 @@ static int run(const struct run_options *options, struct agl_client *client,
     uint32_t count = 0;
     uint32_t *ids = read_prompt(options, tokenizer, &count);
     if (!ids)
-        return CLI_FAILED;
+        return options->ids ? CLI_USAGE : CLI_FAILED;
+    if (count == 0) {
+        free(ids);
+        return cli_fail("the prompt is empty");
+    }
 
     struct agl_request request = AGL_REQUEST_INIT;
     request.model = model_index;
@@ -211,9 +215,12 @@ static int run(const struct run_options *options, struct agl_client *client,
         .strip_newline = !options->ids && !options->raw && tokenizer && agl_chat_format(tokenizer),
     };
     double read_bytes_per_s = options->stats ? bench_memory_read_bandwidth() : 0;
+    answer_catch_interrupt();
     int status = answer_stream(&answer, &request, ids, count);
     if (!status && options->stats)
         answer_print_stats(&answer, model, read_bytes_per_s);
+    if (!status && answer.interrupted)
+        status = CLI_INTERRUPTED;
     answer_free(&answer);
     free(ids);
     return status;
@@ -243,7 +250,6 @@ int run_main(int argc, char **argv)
     agl_model(client, (uint32_t)index, &model);
     if (!options.ids || options.output == ANSWER_TEXT)
         status = cli_open_tokenizer(&tokenizer, options.tokenizer, &model);
-    answer_catch_interrupt();
     if (!status)
         status = run(&options, client, &model, (uint32_t)index, tokenizer);
 

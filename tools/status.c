@@ -21,6 +21,9 @@ static const char usage[] =
 enum { OPTION_SOCKET = 256, OPTION_INSTANCE, OPTION_JSON, OPTION_HELP };
 enum { MODELS_MAX = 64 };
 
+/* A daemon that lives and makes progress shows it within a second or two. */
+static const uint64_t SILENCE_NS = 5000000000;
+
 static const struct option long_options[] = {
     {"socket", required_argument, NULL, OPTION_SOCKET},
     {"instance", required_argument, NULL, OPTION_INSTANCE},
@@ -51,16 +54,22 @@ static void print_model(const struct agl_model *model)
     printf("  %-20s %llu, %.2f s busy\n", "steps", (unsigned long long)model->steps, busy_s);
 }
 
+/* Nanoseconds since then; 0 if it is yet to come, as seen from another processor. */
+static uint64_t age_ns(uint64_t then_ns)
+{
+    uint64_t now_ns = agl_now_ns();
+    return now_ns > then_ns ? now_ns - then_ns : 0;
+}
+
 static void print_text(const struct agl_status *status, const struct agl_model *models,
                        uint32_t count)
 {
-    uint64_t now_ns = agl_now_ns();
     printf("autoglmd %s, instance %s, process %u, %s\n", status->daemon_version, status->instance,
            status->daemon_pid, state_name(status->state));
     printf("  %-20s %s\n", "backend", status->backend);
-    printf("  %-20s %.1f s, last sign of life %.2f s ago\n", "up",
-           (double)(now_ns - status->start_ns) / 1e9,
-           (double)(now_ns - status->heartbeat_ns) / 1e9);
+    printf("  %-20s %.1f s, last sign of life %.2f s ago%s\n", "up",
+           (double)age_ns(status->start_ns) / 1e9, (double)age_ns(status->heartbeat_ns) / 1e9,
+           age_ns(status->heartbeat_ns) > SILENCE_NS ? ": dead, or stuck" : "");
     printf("  %-20s %u now, %llu in all, %llu ended for breaking the contract\n", "sessions",
            status->sessions, (unsigned long long)status->sessions_total,
            (unsigned long long)status->sessions_broken);
@@ -99,16 +108,14 @@ static void add_model(cJSON *list, const struct agl_model *model)
 static int print_json(const struct agl_status *status, const struct agl_model *models,
                       uint32_t count)
 {
-    uint64_t now_ns = agl_now_ns();
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "instance", status->instance);
     cJSON_AddStringToObject(root, "version", status->daemon_version);
     cJSON_AddStringToObject(root, "backend", status->backend);
     cJSON_AddStringToObject(root, "state", state_name(status->state));
     add_number(root, "pid", status->daemon_pid);
-    add_number(root, "up_ns", now_ns - status->start_ns);
-    add_number(root, "heartbeat_age_ns",
-               now_ns > status->heartbeat_ns ? now_ns - status->heartbeat_ns : 0);
+    add_number(root, "up_ns", age_ns(status->start_ns));
+    add_number(root, "heartbeat_age_ns", age_ns(status->heartbeat_ns));
     add_number(root, "steps", status->steps);
     add_number(root, "sessions", status->sessions);
     add_number(root, "sessions_total", status->sessions_total);

@@ -80,12 +80,8 @@ static int parse(struct tokenize_options *options, int argc, char **argv)
 {
     int option;
     optind = 1;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":", long_options, NULL)) != -1) {
-        if (option == '?' || option == ':')
-            return cli_usage("tokenize: %s %s", argv[optind - 1],
-                             option == ':' ? "needs a value" : "is not an option");
-        int status = parse_option(options, option);
+    while ((option = cli_option("tokenize", argc, argv, ":", long_options)) != -1) {
+        int status = option == CLI_BAD ? CLI_USAGE : parse_option(options, option);
         if (status >= 0)
             return status;
     }
@@ -181,20 +177,13 @@ static bool fill_ids(const cJSON *array, uint32_t *ret_ids)
 
 /* ---- the three commands ---------------------------------------------------------------------- */
 
-static int finish_output(void)
-{
-    if (fflush(stdout) != 0 || ferror(stdout))
-        return cli_fail("cannot write to standard output: %s", strerror(errno));
-    return 0;
-}
-
 static int print_ids(const uint32_t *ids, int count)
 {
     putchar('[');
     for (int i = 0; i < count; i++)
         printf("%s%u", i > 0 ? "," : "", ids[i]);
     puts("]");
-    return finish_output();
+    return cli_finish(0);
 }
 
 static int encode(const struct agl_tokenizer *tokenizer)
@@ -267,7 +256,7 @@ static int print_text(const struct agl_tokenizer *tokenizer, const uint32_t *ids
     int status = bytes < 0 ? cli_error("cannot decode the ids", bytes) : 0;
     if (status == 0) {
         fwrite(text, 1, (size_t)bytes, stdout);
-        status = finish_output();
+        status = cli_finish(0);
     }
     free(text);
     return status;

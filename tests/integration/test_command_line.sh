@@ -24,6 +24,19 @@ refuses 'no command' 2 Usage "$autoglm"
 refuses 'wrong command' 2 'speak is not a command' "$autoglm" speak
 refuses 'wrong option' 2 -- "$autoglm" run --loud
 refuses 'wrong number' 2 '-n x' "$autoglm" run -n x hello
+refuses 'a sign amid spaces' 2 '--seed' "$autoglm" run --seed ' -5' hello
+refuses 'a letter amid others' 2 'run: -x is not an option' "$autoglm" run -xy hello
+refuses 'a value too many' 2 'takes no value' "$autoglm" run --stats=3 hello
+refuses 'wrong option of tokenize' 2 'tokenize: --loud is not an option' "$autoglm" tokenize --loud
+refuses 'a socket alone' 2 'a command must follow' "$autoglm" --socket "$work/none"
+refuses 'socket with =' 1 'does autoglmd run' "$autoglm" --socket="$work/none" status
+"$autoglm" --socket "$work/none" bench dispatch --help | grep -q 'bench dispatch' ||
+    fail 'bench does not take a socket in front'
+for words in --help --version 'bench --help'; do
+    # shellcheck disable=SC2086
+    if "$autoglm" $words >/dev/full 2>"$work/err"; then fail "$words: a full disk goes unnoticed"; fi
+    grep -q 'cannot write' "$work/err" || fail "$words: nothing is said about a full disk"
+done
 "$autoglm" --help | grep -q tokenize
 "$autoglm" --version | grep -q '^autoglm [0-9]'
 
@@ -86,6 +99,31 @@ same "$first" "$("$autoglm" --socket "$AUTOGLM_SOCKET" run -t 0.8 --seed 5 -n 60
 same "$first" "$(printf 'Tell me a story about a cat.' | "$autoglm" run -t 0.8 --seed 5 -n 60)" 'prompt from stdin'
 [ ${#first} -gt 40 ] || fail "the answer is too short: $first"
 "$autoglm" run --stats -n 20 Hello 2>&1 >/dev/null | grep -q 'share of memory bandwidth'
+# What nobody can read is not computed further, and is said; Ctrl-C cancels and ends as such.
+for form in text ids json; do
+    status=0
+    "$autoglm" run --output "$form" -n 20 Hello 2>"$work/err" >/dev/full || status=$?
+    same 1 "$status" "a full disk, $form: exit status"
+    grep -q 'cannot write' "$work/err" || fail "a full disk, $form: nothing is said"
+done
+if "$autoglm" status >/dev/full 2>"$work/err"; then fail 'status: a full disk goes unnoticed'; fi
+"$autoglm" run -n 900 --ignore-eos Hello | head -c 10 >"$work/out" || true
+same 10 "$(wc -c <"$work/out")" 'a pipe that closes early'
+python3 - "$autoglm" <<'P'
+import os, signal, subprocess, sys
+command = [sys.argv[1], "run", "--model", "story-glm", "--ids", "7", "-n", "1900", "--ignore-eos",
+           "--output", "ids"]
+default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+run = subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=default)
+out = os.read(run.stdout.fileno(), 1)  # the answer has begun
+run.send_signal(signal.SIGINT)
+out += run.communicate(timeout=20)[0]
+assert run.returncode == -signal.SIGINT, run.returncode
+assert out.endswith(b"\n") and len(out.split(b",")) < 500, (len(out), out[-20:])
+P
+refuses 'empty prompt' 1 'the prompt is empty' "$autoglm" run --raw ''
+refuses 'empty ids' 1 'the prompt is empty' "$autoglm" run --ids ''
+refuses 'wrong ids' 2 '--ids' "$autoglm" run --ids 1,x
 refuses 'wrong model' 1 story-glm "$autoglm" run --model other Hello
 refuses 'id out of range' 1 refused "$autoglm" run --ids 99999999 --output ids
 refuses 'prompt too long' 1 refused "$autoglm" run --ids "$(seq -s, 5000 | sed 's/[0-9]*/1/g')" --output ids
@@ -118,8 +156,13 @@ reference = json.load(open(sys.argv[2]))["greedy_ids_from_bos"][1:]
 assert len(ids) == 200 and ids == reference, (ids, reference)
 print("stories260k: 200 greedy ids as in the reference")
 P
-    kill "$other"
-    wait "$other"
+    # A board whose daemon was killed says so to who reads it without connecting.
+    "$autoglm" status --instance "cli-stories-$$" | grep -q 'ago$' || fail 'a living daemon is called dead'
+    kill -KILL "$other"
+    wait "$other" || true
+    sleep 5.5
+    "$autoglm" status --instance "cli-stories-$$" | grep -q 'dead, or stuck' || fail 'a dead daemon is not called so'
+    rm -f "/dev/shm/autoglm.cli-stories-$$"
 else
     printf '\n*** SKIPPED: shared test data not found: %s\n\n' "$stories" >&2
 fi
