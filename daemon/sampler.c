@@ -131,14 +131,16 @@ static uint32_t part(struct sampler_candidate *candidates, uint32_t from, uint32
  * most. Returns how many; the lightest of them stands last, the others in any order. Sorting as far
  * as that would let a flat distribution over a large vocabulary cost ten times a sharp one's time,
  * and whoever asks for it would slow everybody. */
-static uint32_t take_heaviest(struct sampler_candidate *candidates, uint32_t count, uint32_t limit,
+static uint32_t take_heaviest(struct sampler *sampler, uint32_t count, uint32_t limit,
                               double enough, double *ret_weight)
 {
+    struct sampler_candidate *candidates = sampler->candidates;
     uint32_t taken = 0;
     uint32_t end = count; /* what lies behind is not needed */
     double weight = 0;
     while (taken < end && taken < limit && weight < enough) {
         double before;
+        sampler->compared += end - taken;
         uint32_t place = part(candidates, taken, end, &before);
         if (place >= limit || weight + before >= enough) {
             end = place;
@@ -195,14 +197,14 @@ static uint32_t draw_filtered(struct sampler *sampler, const struct sampler_para
     double total, kept_total;
     uint32_t count = list_candidates(sampler, params, logits, vocab_size, best, &total);
     if (params->top_k)
-        count = take_heaviest(candidates, count, params->top_k, (double)INFINITY, &total);
+        count = take_heaviest(sampler, count, params->top_k, (double)INFINITY, &total);
     if (params->top_p < 1)
-        count = take_heaviest(candidates, count, count, (double)params->top_p * total, &kept_total);
+        count = take_heaviest(sampler, count, count, (double)params->top_p * total, &kept_total);
     count = drop_light(candidates, count, params->min_p, &kept_total);
 
     /* The first at which the sum goes beyond the target. */
     double target = nextafter(random * kept_total, (double)INFINITY);
-    return candidates[take_heaviest(candidates, count, count, target, &total) - 1].id;
+    return candidates[take_heaviest(sampler, count, count, target, &total) - 1].id;
 }
 
 int sampler_pick(struct sampler *sampler, const struct sampler_params *params, const float *logits,

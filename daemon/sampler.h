@@ -33,6 +33,7 @@ struct sampler_candidate {
 struct sampler {
     struct sampler_candidate *candidates; /* [capacity] */
     uint32_t capacity;
+    uint64_t compared; /* candidates looked at to find the heaviest, in all: the cost of filters */
 };
 
 /* -ENOMEM. */

@@ -52,7 +52,7 @@ target_link_libraries(program_c PRIVATE autoglm::autoglm)
 add_executable(program_cpp program.cpp)
 target_link_libraries(program_cpp PRIVATE autoglm::autoglm)
 END
-cmake -S "$work/project" -B "$work/project/build" -DCMAKE_PREFIX_PATH="$prefix" \
+cmake -G Ninja -S "$work/project" -B "$work/project/build" -DCMAKE_PREFIX_PATH="$prefix" \
     -DCMAKE_C_COMPILER="$cc" -DCMAKE_CXX_COMPILER="$cxx" >"$work/log" 2>&1 &&
     cmake --build "$work/project/build" >>"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 "$work/project/build/program_c"
