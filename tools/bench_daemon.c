@@ -15,6 +15,33 @@
 
 enum { PATH_BYTES = 4096, START_TRIES = 500, TRY_NS = 10000000 };
 
+static struct bench_daemon current; /* what a signal has to stop */
+
+/* Ends the daemon with us, also one that is held: it would hold a stop signal back for ever. */
+static void stop_and_end(int signal_number)
+{
+    kill(current.pid, SIGTERM);
+    kill(current.pid, SIGCONT);
+    while (waitpid(current.pid, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    unlink(current.socket_path);
+    rmdir(current.folder);
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+}
+
+static void catch_signals(void (*handler)(int))
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+        struct sigaction action = {.sa_handler = handler};
+        struct sigaction before;
+        sigfillset(&action.sa_mask);
+        if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(signals[i], &action, NULL);
+    }
+}
+
 /* The daemon that belongs to this program: installed in ../sbin, or built in ../daemon. */
 static const char *find_program(char *buffer)
 {
@@ -83,12 +110,15 @@ int bench_daemon_start(struct bench_daemon *ret_daemon, const char *program, con
         rmdir(daemon.folder);
         return cli_fail("cannot start a process: %s", strerror(errno));
     }
+    current = daemon;
+    catch_signals(stop_and_end);
     int serving = 0;
     for (int i = 0; i < START_TRIES && !serving; i++) {
         nanosleep(&(struct timespec){.tv_nsec = TRY_NS}, NULL);
         serving = is_serving(&daemon);
     }
     if (serving <= 0) {
+        catch_signals(SIG_DFL);
         if (serving == 0)
             bench_daemon_stop(&daemon);
         else
@@ -101,6 +131,7 @@ int bench_daemon_start(struct bench_daemon *ret_daemon, const char *program, con
 
 void bench_daemon_stop(struct bench_daemon *daemon)
 {
+    catch_signals(SIG_DFL);
     kill(daemon->pid, SIGTERM);
     waitpid(daemon->pid, NULL, 0);
     unlink(daemon->socket_path); /* the daemon has done so, unless it was killed */
