@@ -52,7 +52,8 @@ static int submit(struct answer *answer, struct agl_request *request, const uint
     if (err < 0)
         return cli_error("cannot place the prompt", err);
     memcpy(place, ids, count * sizeof *ids);
-    request->prompt_tokens = count;
+    request->prompt_tokens = answer->prompt_tokens = count;
+    answer->model = request->model;
     answer->submit_ns = agl_now_ns();
     err = agl_submit(answer->client, request, &answer->request);
     return err < 0 ? cli_error("cannot submit the request", err) : 0;
@@ -125,6 +126,22 @@ static int take_tokens(struct answer *answer, struct agl_detokenizer *detokenize
     return 0;
 }
 
+/* Names the figures where the request was too much for the model. */
+static int explain_refusal(const struct answer *answer)
+{
+    const struct agl_event *done = &answer->done;
+    struct agl_model model;
+    if (agl_model(answer->client, answer->model, &model) == 0 && done->error == -EMSGSIZE)
+        return cli_fail("the daemon refused the request: %s: %u tokens of prompt, model %s holds "
+                        "%u tokens of prompt and answer together",
+                        agl_strerror(done->error), answer->prompt_tokens, model.name,
+                        model.context_tokens);
+    if (agl_model(answer->client, answer->model, &model) == 0 && done->error == -EINVAL)
+        return cli_fail("the daemon refused the request: %s: model %s knows the ids below %u",
+                        agl_strerror(done->error), model.name, model.vocab_size);
+    return cli_fail("the daemon refused the request: %s", agl_strerror(done->error));
+}
+
 /* Says why an answer ended when it did not end as asked for. */
 static int judge_end(const struct answer *answer)
 {
@@ -133,7 +150,7 @@ static int judge_end(const struct answer *answer)
         return cli_fail("the daemon refused the request: %s; try again in %.1f ms",
                         agl_strerror(done->error), (double)done->retry_after_ns / 1e6);
     if (done->reason == AGL_DONE_REFUSED)
-        return cli_fail("the daemon refused the request: %s", agl_strerror(done->error));
+        return explain_refusal(answer);
     if (done->reason == AGL_DONE_FAILED)
         return cli_fail("the request failed: %s", agl_strerror(done->error));
     if (done->reason == AGL_DONE_DEADLINE || done->reason == AGL_DONE_OVERFLOW)

@@ -20,6 +20,8 @@ struct answer {
 
     /* Filled by answer_stream(). */
     uint32_t request;
+    uint32_t model;          /* index */
+    uint32_t prompt_tokens;  /* sent with it */
     struct agl_event done;   /* the last event */
     bool interrupted;        /* SIGINT cancelled it */
     uint64_t submit_ns;      /* just before agl_submit() */

@@ -9,7 +9,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "shm/doorbell.h"
 #include "tools/bench_clock.h"
 
 enum { MESSAGE_BYTES = 64 };

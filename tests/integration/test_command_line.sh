@@ -125,8 +125,8 @@ refuses 'empty prompt' 1 'the prompt is empty' "$autoglm" run --raw ''
 refuses 'empty ids' 1 'the prompt is empty' "$autoglm" run --ids ''
 refuses 'wrong ids' 2 '--ids' "$autoglm" run --ids 1,x
 refuses 'wrong model' 1 story-glm "$autoglm" run --model other Hello
-refuses 'id out of range' 1 refused "$autoglm" run --ids 99999999 --output ids
-refuses 'prompt too long' 1 refused "$autoglm" run --ids "$(seq -s, 5000 | sed 's/[0-9]*/1/g')" --output ids
+refuses 'id out of range' 1 'the ids below 1910' "$autoglm" run --ids 99999999 --output ids
+refuses 'prompt too long' 1 '5000 tokens of prompt, model story-glm holds 1024' "$autoglm" run --ids "$(seq -s, 5000 | sed 's/[0-9]*/1/g')" --output ids
 refuses 'no tokenizer' 1 echo "$autoglm" run --model echo Hello
 
 # A conversation keeps its sequence: the second turn computes only its own tokens.
