@@ -20,6 +20,7 @@ static struct bench_daemon current; /* what a signal has to stop */
 /* Ends the daemon with us, also one that is held: it would hold a stop signal back for ever. */
 static void stop_and_end(int signal_number)
 {
+    int kept_errno = errno; /* the signal is blocked in here: we go on for a moment afterwards */
     kill(current.pid, SIGTERM);
     kill(current.pid, SIGCONT);
     while (waitpid(current.pid, NULL, 0) < 0 && errno == EINTR)
@@ -28,6 +29,7 @@ static void stop_and_end(int signal_number)
     rmdir(current.folder);
     signal(signal_number, SIG_DFL);
     raise(signal_number);
+    errno = kept_errno;
 }
 
 static void catch_signals(void (*handler)(int))

@@ -151,8 +151,13 @@ default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
 for pause in (0.3, 0.45):
     bench = subprocess.Popen([sys.argv[1], "bench", "dispatch", "--trips", "20000"],
                              stdout=subprocess.DEVNULL, preexec_fn=default)
+    children = []
+    for _ in range(1000):
+        children = open(f"/proc/{bench.pid}/task/{bench.pid}/children").read().split()
+        if children:
+            break
+        time.sleep(0.01)
     time.sleep(pause)
-    children = open(f"/proc/{bench.pid}/task/{bench.pid}/children").read().split()
     bench.send_signal(signal.SIGINT)
     assert bench.wait(timeout=20) == -signal.SIGINT, bench.returncode
     time.sleep(0.2)
