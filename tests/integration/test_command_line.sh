@@ -142,31 +142,6 @@ assert status["state"] == "serving" and len(status["models"]) == 2, status
 assert status["models"][0]["blocks_free"] == status["models"][0]["blocks"], status'
 "$autoglm" status --instance "cli-$$" | grep -q 'instance cli-'
 
-# An interrupted benchmark takes its daemon along, also while that is held.
-if [ "$(nproc)" -ge 2 ]; then
-    python3 - "$autoglm" <<'P'
-import glob, os, signal, subprocess, sys, time
-ours = lambda pid: os.path.exists(f"/proc/{pid}")
-default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-for pause in (0.3, 0.45):
-    bench = subprocess.Popen([sys.argv[1], "bench", "dispatch", "--trips", "20000"],
-                             stdout=subprocess.DEVNULL, preexec_fn=default)
-    children = []
-    for _ in range(1000):
-        children = open(f"/proc/{bench.pid}/task/{bench.pid}/children").read().split()
-        if children:
-            break
-        time.sleep(0.01)
-    time.sleep(pause)
-    bench.send_signal(signal.SIGINT)
-    assert bench.wait(timeout=20) == -signal.SIGINT, bench.returncode
-    time.sleep(0.2)
-    left = [pid for pid in children if ours(pid)] + [
-        path for pid in children for path in glob.glob(f"/dev/shm/autoglm.bench-{pid}")]
-    assert children and not left, left
-P
-fi
-
 # A real trained model without a tokenizer file serves ids: its reference, 200 greedy ids.
 stories=${AGL_SHARED_DATA:-$root/../shared/data}/stories260k-glm
 if [ -r "$stories/greedy_reference.json" ]; then
