@@ -1,0 +1,205 @@
+"""What the daemon says, as Python values: models, its state, tokens, events."""
+
+from __future__ import annotations
+
+import errno
+from ctypes import POINTER, byref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import _abi
+from ._abi import DoneReason, State
+from ._error import check
+from ._library import lib
+
+if TYPE_CHECKING:
+    from ._request import RequestBase
+
+# ---- models and the daemon's state -------------------------------------------------------------
+
+
+@dataclass
+class Model:
+    """A model that the daemon holds, as it was when asked for."""
+
+    index: int
+    name: str
+    architecture: str
+    folder: str  #: where the daemon read it from; its tokenizer is there too
+    vocab_size: int  #: prompt ids must be below it
+    context_tokens: int  #: prompt and answer together
+    eos_ids: tuple[int, ...]
+    weights_bytes: int
+    bytes_per_token: int  #: weights read to decode one token alone
+    block_tokens: int  #: tokens of one cache block
+    blocks: int  #: cache blocks in all
+    blocks_free: int  #: this and what follows changes while the daemon works
+    prompt_tokens: int  #: computed since the daemon's start
+    generated_tokens: int
+    steps: int
+    busy_ns: int  #: spent in those steps
+
+
+@dataclass
+class Status:
+    """The daemon's state. Times are nanoseconds of CLOCK_MONOTONIC (time.monotonic_ns())."""
+
+    instance: str
+    daemon_version: str
+    backend: str
+    daemon_pid: int
+    state: State
+    start_ns: int
+    heartbeat_ns: int  #: the engine's last sign of life: at most a second or two ago
+    steps: int  #: completed by all models
+    model_count: int
+    sessions: int
+    requests_queued: int
+    requests_running: int
+    sessions_total: int
+    sessions_broken: int  #: ended for breaking the contract
+    requests_total: int
+    requests_refused: int
+    requests_done: int
+
+
+def _text(value):
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def make_model(index: int, raw: _abi.agl_model) -> Model:
+    fields = {name: _text(getattr(raw, name)) for name in Model.__annotations__ if name != "index"}
+    fields["eos_ids"] = tuple(raw.eos_ids[: raw.eos_count])
+    return Model(index=index, **fields)
+
+
+def make_status(raw: _abi.agl_status) -> Status:
+    fields = {name: _text(getattr(raw, name)) for name in Status.__annotations__}
+    fields["state"] = State(raw.state)
+    return Status(**fields)
+
+
+def status_of(instance: str | None = None) -> tuple[Status, list[Model]]:
+    """The state and the models of a daemon by its instance's name (None: "default"), without a
+    connection; up to a second old.
+
+    NotFound: no such daemon; NotAllowed: not in its group; BrokenContract: not a board that this
+    library understands. A heartbeat of long ago tells of a daemon that was killed or is stuck.
+    """
+    name = None if instance is None else instance.encode()
+    status = _abi.agl_status()
+    models = POINTER(_abi.agl_model)()
+    check(lib.agl_status_of(name, byref(status), models, 0))
+    if status.model_count:
+        models = (_abi.agl_model * status.model_count)()
+        check(lib.agl_status_of(name, byref(status), models, len(models)))
+    count = min(status.model_count, len(models) if status.model_count else 0)
+    return make_status(status), [make_model(index, models[index]) for index in range(count)]
+
+
+# ---- tokens and events -------------------------------------------------------------------------
+
+
+class Token(NamedTuple):
+    """A token of an answer: `for id, logprob in request` works too."""
+
+    id: int
+    logprob: float  #: natural logarithm of its probability before temperature and filters
+
+    #: What it was chosen from, if the request asked for logits: a memoryview of floats, a copy.
+    logits = None
+
+
+class TokenWithLogits(Token):
+    """Has room for its logits."""
+
+
+@dataclass
+class Event:
+    """Something that happened to a request; None: to the session."""
+
+    request: RequestBase | None
+
+
+@dataclass
+class Accepted(Event):
+    """The daemon has taken the prompt."""
+
+    prompt_tokens: int
+    taken_ns: int
+
+
+@dataclass
+class Tokens(Event):
+    """Tokens of the answer; the first is its number `index`."""
+
+    index: int
+    tokens: tuple[Token, ...]
+
+
+@dataclass
+class Logits(Event):
+    """The logits that token number `index` will be chosen from, which follows.
+
+    A read-only memoryview of floats, [vocab_size]. From poll() and wait() it is the daemon's shared
+    memory itself, and is released, so that nothing can be read from it any more, by the next poll()
+    or wait(), and by close(). What was made from it (a slice, a numpy array) stays readable, but
+    the daemon writes other logits there: make a copy of what is to stay.
+    """
+
+    index: int
+    logits: memoryview
+
+
+@dataclass
+class Done(Event):
+    """The last event of a request."""
+
+    reason: DoneReason
+    error: int  #: errno (positive) of a refusal or failure, else 0
+    retry_after_ns: int
+    prompt_tokens: int  #: of the whole sequence, kept history included
+    cached_tokens: int  #: of these, how many needed no computation
+    generated_tokens: int  #: by this request
+    taken_ns: int  #: when the engine took it
+    queued_ns: int  #: taken until first scheduled
+    prompt_ns: int  #: first scheduled until first token
+    generate_ns: int  #: first token until last token
+
+
+@dataclass
+class Overflow(Event):
+    """This program read too slowly: the request stood still for a while."""
+
+    parked_ns: int
+
+
+@dataclass
+class Shutdown(Event):
+    """The daemon ends the session; every call from now on raises DaemonGone."""
+
+    error: int  #: errno (positive): ESHUTDOWN, it stops; EPROTO, this client broke the contract
+
+
+def _negated(error: int) -> int:
+    return -error if error < 0 else error
+
+
+def make_done(request: RequestBase | None, raw: _abi.agl_event) -> Done:
+    return Done(
+        request,
+        DoneReason(raw.reason),
+        _negated(raw.error),
+        raw.retry_after_ns,
+        raw.prompt_tokens,
+        raw.cached_tokens,
+        raw.generated_tokens,
+        raw.taken_ns,
+        raw.queued_ns,
+        raw.prompt_ns,
+        raw.generate_ns,
+    )
+
+
+def make_shutdown(raw: _abi.agl_event) -> Shutdown:
+    return Shutdown(None, _negated(raw.error) or errno.ESHUTDOWN)
