@@ -70,6 +70,7 @@ static void read_status(struct agl_status *ret_status, const struct board *board
         .requests_total = counter64(&board->requests_total),
         .requests_refused = counter64(&board->requests_refused),
         .requests_done = counter64(&board->requests_done),
+        .sessions_refused = counter64(&board->sessions_refused),
     };
     copy_text(ret_status->instance, board->instance, sizeof ret_status->instance);
     copy_text(ret_status->daemon_version, board->daemon_version, sizeof ret_status->daemon_version);

@@ -42,7 +42,8 @@ static int take_accepted(struct agl_client *client, struct client_request *reque
     *ret_event = (struct agl_event){.kind = AGL_EVENT_ACCEPTED,
                                     .request = event->request,
                                     .prompt_tokens = event->accepted.prompt_tokens,
-                                    .taken_ns = event->accepted.taken_ns};
+                                    .taken_ns = event->accepted.taken_ns,
+                                    .published_ns = event->accepted.published_ns};
     return 1;
 }
 

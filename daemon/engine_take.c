@@ -136,6 +136,8 @@ static void accept(struct engine *engine, struct session *session, struct reques
         .request = request->id,
         .accepted = {.taken_ns = now_ns, .prompt_tokens = prompt_tokens},
     };
+    if (request->flags & SUBMISSION_TIMES)
+        event.accepted.published_ns = engine->clock_ns();
     publish_event(&engine->publisher, session, &event);
     engine_enqueue(engine, request);
 }
@@ -270,11 +272,12 @@ bool engine_take(struct engine *engine, struct session *session, uint64_t now_ns
         if (is_stalled)
             break;
         struct submission submission;
-        if (ring_pop(&session->submissions, &submission) < 0)
+        if (intake_take(&session->submissions, &submission) < 0)
             break; /* the writer took it back: only a hostile one does */
         taken++;
         tokens += submission.prompt_tokens;
-        take_one(engine, session, &submission, now_ns);
+        take_one(engine, session, &submission,
+                 submission.flags & SUBMISSION_TIMES ? engine->clock_ns() : now_ns);
     }
     note_stall(engine, session, is_stalled, now_ns);
     if (taken)
