@@ -62,6 +62,14 @@ class DoneReason(enum.IntEnum):
     OVERFLOW = 7  #: this program read too slowly for too long
 
 
+class RequestState(enum.IntEnum):
+    """What a client knows of a request from the events that it has read."""
+
+    SUBMITTED = 1  #: not accepted yet: of a dead daemon nobody knows if it was seen
+    RUNNING = 2  #: accepted, its end has not been read yet
+    KEPT = 3  #: done, and kept to be continued
+
+
 class EventKind(enum.IntEnum):
     ACCEPTED = 1
     TOKENS = 2
@@ -75,6 +83,7 @@ class RequestFlags(enum.IntFlag):
     KEEP = 1 << 0
     IGNORE_EOS = 1 << 1
     LOGITS = 1 << 2
+    TIMES = 1 << 3
 
 
 class ChatFlags(enum.IntFlag):
@@ -88,6 +97,7 @@ ENUMS = {
     "agl_state": ("AGL_STATE_", State),
     "agl_priority": ("AGL_PRIORITY_", Priority),
     "agl_done_reason": ("AGL_DONE_", DoneReason),
+    "agl_request_state": ("AGL_REQUEST_", RequestState),
     "agl_event_kind": ("AGL_EVENT_", EventKind),
     "agl_request_flags": ("AGL_", RequestFlags),
     "agl_chat_flags": ("AGL_CHAT_", ChatFlags),
@@ -144,6 +154,7 @@ class agl_model(Structure):
         ("generated_tokens", c_uint64),
         ("steps", c_uint64),
         ("busy_ns", c_uint64),
+        ("reserved", c_uint64 * 8),
     ]
 
 
@@ -166,6 +177,8 @@ class agl_status(Structure):
         ("requests_total", c_uint64),
         ("requests_refused", c_uint64),
         ("requests_done", c_uint64),
+        ("sessions_refused", c_uint64),
+        ("reserved", c_uint64 * 8),
     ]
 
 
@@ -214,6 +227,8 @@ class agl_event(Structure):
         ("prompt_ns", c_uint64),
         ("generate_ns", c_uint64),
         ("parked_ns", c_uint64),
+        ("published_ns", c_uint64),
+        ("reserved", c_uint64 * 4),
     ]
 
 
@@ -262,6 +277,7 @@ FUNCTIONS = {
     "agl_cancel": (c_int, [_client, c_uint32]),
     "agl_set_priority": (c_int, [_client, c_uint32, c_uint32]),
     "agl_forget": (c_int, [_client, c_uint32]),
+    "agl_request_state": (c_int, [_client, c_uint32, POINTER(c_uint32)]),
     "agl_poll": (c_int, [_client, POINTER(agl_event)]),
     "agl_wait": (c_int, [_client, POINTER(agl_event), c_uint64]),
     "agl_fd": (c_int, [_client]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from ctypes import POINTER, byref
+from ctypes import byref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -61,6 +61,7 @@ class Status:
     requests_total: int
     requests_refused: int
     requests_done: int
+    sessions_refused: int  #: connections that were sent away, for whatever reason
 
 
 def _text(value):
@@ -88,12 +89,10 @@ def status_of(instance: str | None = None) -> tuple[Status, list[Model]]:
     """
     name = None if instance is None else instance.encode()
     status = _abi.agl_status()
-    models = POINTER(_abi.agl_model)()
-    check(lib.agl_status_of(name, byref(status), models, 0))
-    if status.model_count:
-        models = (_abi.agl_model * status.model_count)()
-        check(lib.agl_status_of(name, byref(status), models, len(models)))
-    count = min(status.model_count, len(models) if status.model_count else 0)
+    check(lib.agl_status_of(name, byref(status), None, 0))
+    models = (_abi.agl_model * max(status.model_count, 1))()
+    check(lib.agl_status_of(name, byref(status), models, len(models)))
+    count = min(status.model_count, len(models))  # another daemon may have come in between
     return make_status(status), [make_model(index, models[index]) for index in range(count)]
 
 
@@ -126,7 +125,8 @@ class Accepted(Event):
     """The daemon has taken the prompt."""
 
     prompt_tokens: int
-    taken_ns: int
+    taken_ns: int  #: the engine's turn; of a request with times=True when it left the ring
+    published_ns: int  #: when this event was stored, of a request with times=True, else 0
 
 
 @dataclass
