@@ -25,7 +25,7 @@ static void refuse(struct engine *engine, struct session *session,
                  .done_ns = now_ns},
     };
     publish_event(&engine->publisher, session, &event);
-    atomic_fetch_add_explicit(&engine->board->requests_refused, 1, memory_order_relaxed);
+    engine_count(&engine->board->requests_refused, 1);
 }
 
 /* When the queue will have moved on by about one request: at the rate of late, between 1 ms and
@@ -187,7 +187,7 @@ static void take_request(struct engine *engine, struct session *session,
     }
 
     struct refusal refusal = {.reason = DONE_REFUSED};
-    atomic_fetch_add_explicit(&engine->board->requests_total, 1, memory_order_relaxed);
+    engine_count(&engine->board->requests_total, 1);
     if (err == 0)
         err = check_state(engine, session, submission, parent);
     if (err == 0 && (is_past(submission->deadline_ns, now_ns) ||

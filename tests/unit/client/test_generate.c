@@ -607,6 +607,7 @@ static int serve_one(uint32_t number)
     struct submission submission;
     struct agl_event event;
     uint32_t id;
+    peer_live(&peer);
     if (agl_poll(client, &event) != 0 || submit(7, number, 0, 0, &id) != 0 ||
         peer_take(&peer, &submission) != 0)
         return -1;
