@@ -28,9 +28,10 @@ def own_environment(**more) -> dict:
 
 
 class Daemon:
-    """autoglmd with an echo model, in a private folder."""
+    """autoglmd with an echo model, or others, in a private folder."""
 
-    def __init__(self, *flags: str):
+    def __init__(self, *flags: str, models: tuple = ("echo=echo:",)):
+        self.models = models
         self.folder = tempfile.mkdtemp(prefix="autoglm-python-")
         self.socket = os.path.join(self.folder, "socket")
         self.instance = f"python-{os.getpid()}-{next(_numbers)}"
@@ -38,13 +39,12 @@ class Daemon:
 
     def start(self, *flags: str) -> None:
         program = os.environ["AGL_DAEMON_PROGRAM"]
-        command = [program, "--model", "echo=echo:", "--socket", self.socket]
+        command = [program, "--socket", self.socket, "--instance", self.instance]
+        for model in self.models:
+            command += ["--model", model]
         with open(os.path.join(self.folder, "log"), "ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--instance", self.instance, *flags],
-                stdout=log,
-                stderr=log,
-                env=own_environment(),
+                [*command, *flags], stdout=log, stderr=log, env=own_environment()
             )
         self._wait_until_it_serves()
 
