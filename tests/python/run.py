@@ -1,7 +1,7 @@
 """run.py MODULE...: runs these modules of unittest; 77 if all that is in them was skipped.
 
-AGL_PRELOAD names the runtime of a sanitizer, which a sanitized library wants to come first. Only the
-interpreter of the tests gets it: programs that the tests start have their own.
+AGL_PRELOAD names the runtime of a sanitizer, which a sanitized library wants to come first. Only
+the interpreter of the tests gets it: programs that the tests start have their own.
 """
 
 import os

@@ -62,7 +62,7 @@ class Header:
         }
 
     def compiled(self) -> dict:
-        """Sizes, offsets, kinds and values as the compiler sees them: name to the rest of the line."""
+        """Sizes, offsets, kinds and values as the compiler sees them, by name."""
         lines = [f"STRUCT({name});" for name in self.structs]
         lines += [f"FIELD({name}, {f});" for name, fields in self.structs.items() for f in fields]
         names = [name for names in self.enums.values() for name in names]
@@ -86,7 +86,9 @@ def kind_of(kind) -> str:
     if kind is POINTER(ctypes.c_float):
         return "float pointer"
     names = {ctypes.c_float: "float", ctypes.c_int: "int"}
-    return names.get(kind, "uint" if kind in (ctypes.c_uint32, ctypes.c_uint64, ctypes.c_size_t) else "?")
+    return names.get(
+        kind, "uint" if kind in (ctypes.c_uint32, ctypes.c_uint64, ctypes.c_size_t) else "?"
+    )
 
 
 def declared_layout() -> dict:
@@ -126,7 +128,17 @@ C_TYPES = {
     "uint32_t **": POINTER(POINTER(ctypes.c_uint32)),
     "size_t *": POINTER(ctypes.c_size_t),
 }
-for _name in ("client", "tokenizer", "detokenizer", "options", "model", "status", "request", "event", "message"):
+for _name in (
+    "client",
+    "tokenizer",
+    "detokenizer",
+    "options",
+    "model",
+    "status",
+    "request",
+    "event",
+    "message",
+):
     _pointer = POINTER(getattr(_abi, "agl_" + _name))
     C_TYPES[f"struct agl_{_name} *"] = _pointer
     C_TYPES[f"struct agl_{_name} **"] = POINTER(_pointer)

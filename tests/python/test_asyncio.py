@@ -133,7 +133,9 @@ class AsyncTest(DaemonTest):
     @in_loop
     async def test_cancelling_who_waits_for_room_leaves_the_others_their_turn(self, client):
         slow = [await client.submit([7], **SLOW) for _ in range(16)]
-        waiting = [asyncio.create_task(client.submit([n], model="echo", max_tokens=2)) for n in range(6)]
+        waiting = [
+            asyncio.create_task(client.submit([n], model="echo", max_tokens=2)) for n in range(6)
+        ]
         await asyncio.sleep(0.05)
         self.assertFalse(any(task.done() for task in waiting))
         for task in waiting[:3]:

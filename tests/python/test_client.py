@@ -102,7 +102,9 @@ class AnswerTest(DaemonTest):
         def names(struct):
             return {name for name, _ in struct._fields_} - {"reserved"}
 
-        self.assertEqual(names(_abi.agl_model) - {"eos_count"}, set(vars(self.client.model())) - {"index"})
+        self.assertEqual(
+            names(_abi.agl_model) - {"eos_count"}, set(vars(self.client.model())) - {"index"}
+        )
         self.assertEqual(names(_abi.agl_status), set(vars(self.client.status())))
         kinds = (_values.Accepted, _values.Tokens, _values.Logits, _values.Done, _values.Overflow)
         shown = {name for kind in kinds for name in kind.__dataclass_fields__}
@@ -167,7 +169,12 @@ class PromptTest(DaemonTest):
         for prompt in ([1.5], ["a"], [None], 7, None):
             with self.assertRaises(TypeError, msg=repr(prompt)):
                 self.client.submit(prompt)
-        refused = [([-1], "token id"), ([2**32], "token id"), (b"12345", "multiple of 4"), ([], "prompt_tokens")]
+        refused = [
+            ([-1], "token id"),
+            ([2**32], "token id"),
+            (b"12345", "multiple of 4"),
+            ([], "prompt_tokens"),
+        ]
         square = memoryview(array.array("I", range(4))).cast("B").cast("I", (2, 2))
         for prompt, word in [*refused, (square, "2 dimensions")]:
             with self.assertRaises(autoglm.InvalidArgument, msg=repr(prompt)) as caught:

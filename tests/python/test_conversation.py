@@ -31,7 +31,9 @@ class ConversationTest(DaemonTest):
             FIRST, model="story-glm", ignore_eos=True, max_tokens=10, keep=True
         )
         self.assertEqual(ids(half), expected[:10])
-        rest = self.client.submit([], continues=half.id, model="story-glm", ignore_eos=True, max_tokens=10)
+        rest = self.client.submit(
+            [], continues=half.id, model="story-glm", ignore_eos=True, max_tokens=10
+        )
         self.assertEqual(ids(rest), expected[10:])
 
     def test_an_interrupted_answer_can_be_continued_at_once(self):

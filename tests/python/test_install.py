@@ -1,4 +1,4 @@
-"""pip installs the package from the tree, without a network, and what it installs talks to a daemon."""
+"""pip installs the package from the tree without a network, and it then talks to a daemon."""
 
 import os
 import pathlib
@@ -92,7 +92,9 @@ class InstallTest(unittest.TestCase):
     def test_the_programs_in_the_readmes_are_one_and_tell_a_story(self):
         programs = set()
         for page in (ROOT / "README.md", ROOT / "client" / "python" / "README.md"):
-            programs.update(re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.M | re.S))
+            programs.update(
+                re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.M | re.S)
+            )
         (program,) = programs
         self.assertGreater(len(self.run_python("-c", program)), 40)
 
@@ -114,7 +116,12 @@ class InstallTest(unittest.TestCase):
 
     def test_its_reference_is_complete(self):
         text = self.run_python("-c", "import autoglm; help(autoglm)")
-        for word in ("class AsyncClient", "generate(self, prompt", "first_token_timeout", "DaemonGone"):
+        for word in (
+            "class AsyncClient",
+            "generate(self, prompt",
+            "first_token_timeout",
+            "DaemonGone",
+        ):
             self.assertIn(word, text)
 
     def test_without_the_library_the_error_says_where_it_was_looked_for(self):

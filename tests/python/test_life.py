@@ -168,6 +168,20 @@ class LifeTest(DaemonTest):
         self.assertEqual(outcome, [autoglm.TimedOut])
         self.assertEqual(ids(client.generate([5], max_tokens=2)), [5, 5])
 
+    def test_an_answer_that_is_forgotten_beside_a_waiting_thread_is_cancelled(self):
+        parameters = {"model": "story-glm", "ignore_eos": True}
+        left = self.client.generate([7], max_tokens=1000, **parameters)
+        next(left)
+        request, reading = left.request, self.client.submit([8], max_tokens=150, **parameters)
+        tokens = []
+        thread = threading.Thread(target=lambda: tokens.extend(reading))
+        thread.start()
+        self.eventually(lambda: self.client._session._waiter is not None, "the thread waits")
+        del left
+        thread.join(60)
+        self.assertEqual(len(tokens), 150)
+        self.assertEqual(request.wait(20).reason, autoglm.DoneReason.CANCELLED)
+
     def test_an_interrupt_ends_a_wait_in_every_mode_and_loses_no_token(self):
         for mode in autoglm.WaitMode:
             client = self.connect(wait_mode=mode)

@@ -36,7 +36,9 @@ class LogitsTest(DaemonTest):
             self.assertAlmostEqual(-total, token.logprob, places=3)
 
     def test_requests_that_are_read_later_have_their_own_logits(self):
-        requests = [self.client.submit([n], max_tokens=4, model="echo", logits=True) for n in (5, 6)]
+        requests = [
+            self.client.submit([n], max_tokens=4, model="echo", logits=True) for n in (5, 6)
+        ]
         for n, request in reversed(list(zip((5, 6), requests))):
             for token in request:
                 self.assertEqual(token.logits[n], max(token.logits))

@@ -73,7 +73,9 @@ class ArgumentTest(DaemonTest):
         again = pickle.loads(pickle.dumps(caught.exception))
         self.assertIs(type(again), autoglm.NotFound)
         self.assertEqual(str(again), str(caught.exception))
-        self.assertEqual((again.errno, again.detail), (caught.exception.errno, caught.exception.detail))
+        self.assertEqual(
+            (again.errno, again.detail), (caught.exception.errno, caught.exception.detail)
+        )
 
 
 class RefusalTest(DaemonTest):

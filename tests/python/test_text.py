@@ -11,8 +11,21 @@ import unittest
 import autoglm
 from support import ROOT, STORY, command_line, command_line_ids
 
-TEXTS = ["Hello", "Tell me a story about a little fox.", "", " \n\t", "naïve café — 你好 🦊", "<|user|>", "a\0b"]
-MESSAGES = [("system", "Be brief."), ("user", "Hello <|user|> 🦊"), ("assistant", "Hi."), ("user", "Bye.")]
+TEXTS = [
+    "Hello",
+    "Tell me a story about a little fox.",
+    "",
+    " \n\t",
+    "naïve café — 你好 🦊",
+    "<|user|>",
+    "a\0b",
+]
+MESSAGES = [
+    ("system", "Be brief."),
+    ("user", "Hello <|user|> 🦊"),
+    ("assistant", "Hi."),
+    ("user", "Bye."),
+]
 
 
 class TokenizerTest(unittest.TestCase):
@@ -38,7 +51,9 @@ class TokenizerTest(unittest.TestCase):
     def test_known_vocabularies_give_their_references(self):
         folder = ROOT / "tests" / "data" / "tokenizer"
         for cases in sorted(folder.glob("*.cases.json")):
-            tokenizer = autoglm.Tokenizer(cases.with_name(cases.name.replace(".cases.", ".tokenizer.")))
+            tokenizer = autoglm.Tokenizer(
+                cases.with_name(cases.name.replace(".cases.", ".tokenizer."))
+            )
             held = 0
             for case in json.loads(cases.read_text())["cases"]:
                 if "text" in case and "ids" in case:
@@ -58,7 +73,15 @@ class TokenizerTest(unittest.TestCase):
         self.assertNotEqual(turn, self.tokenizer.chat(MESSAGES[-1:]))
 
     def test_what_is_no_message_is_refused(self):
-        wrong = [("user",), "Hello", ("user", 5), {"role": "user"}, ("user", "a\0b"), 7, ("nobody", "Hello")]
+        wrong = [
+            ("user",),
+            "Hello",
+            ("user", 5),
+            {"role": "user"},
+            ("user", "a\0b"),
+            7,
+            ("nobody", "Hello"),
+        ]
         for message in wrong:
             with self.assertRaises(autoglm.InvalidArgument, msg=repr(message)):
                 self.tokenizer.chat([message])
@@ -94,7 +117,8 @@ class TokenizerTest(unittest.TestCase):
         self.assertEqual("".join(pieces) + detokenizer.finish(), text)
         cut = [detokenizer.push(number) for number in self.tokenizer.encode("🦊")[:-1]]
         self.assertEqual("".join(cut) + detokenizer.finish(), "\ufffd")
-        self.assertEqual("".join(self.tokenizer.stream(self.tokenizer.encode("🦊")[:-1])), "\ufffd")
+        cut = self.tokenizer.encode("🦊")[:-1]
+        self.assertEqual("".join(self.tokenizer.stream(cut)), "\ufffd")
 
     def test_tokens_are_taken_where_ids_are(self):
         tokens = [autoglm.Token(number, -1.0) for number in self.tokenizer.encode("A fox.")]
@@ -160,7 +184,9 @@ class AnswerTextTest(unittest.TestCase):
         with daemon.connect() as client:
             tokenizer = autoglm.Tokenizer(client.model("story-glm").folder)
             prompt = tokenizer.chat([("user", question)])
-            answer = client.generate(prompt, model="story-glm", temperature=0.8, seed=5, max_tokens=60)
+            answer = client.generate(
+                prompt, model="story-glm", temperature=0.8, seed=5, max_tokens=60
+            )
             text = "".join(tokenizer.stream(answer))
         self.assertEqual(text.strip(), expected.strip())
         self.assertGreater(len(text), 40)

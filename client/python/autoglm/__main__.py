@@ -1,4 +1,4 @@
-"""python -m autoglm [--socket PATH] [--model NAME] [PROMPT]: asks, or tells what the daemon holds."""
+"""python -m autoglm [--socket PATH] [--model NAME] [PROMPT]: asks, or tells what there is."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import autoglm
 
 def _describe(client: autoglm.Client) -> None:
     status = client.status()
-    print(f"autoglmd {status.daemon_version}, instance {status.instance}, {status.state.name.lower()}")
+    print(
+        f"autoglmd {status.daemon_version}, instance {status.instance}, {status.state.name.lower()}"
+    )
     for model in client.models():
-        print(f"model {model.name} ({model.architecture}), {model.context_tokens} tokens of context")
+        print(
+            f"model {model.name} ({model.architecture}), {model.context_tokens} tokens of context"
+        )
 
 
 def _ask(client: autoglm.Client, model: autoglm.Model, prompt: str) -> None:

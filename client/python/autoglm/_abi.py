@@ -26,11 +26,16 @@ UINT64_MAX = 2**64 - 1
 
 
 class WaitMode(enum.IntEnum):
-    """How a client waits for events."""
+    """How a client waits for events.
 
-    ADAPTIVE = 0  #: spin as long as an event is likely to come soon, then sleep
-    SPIN = 1  #: never sleep: a whole core for the shortest latency
-    SLEEP = 2  #: never spin
+    ADAPTIVE  spin as long as an event is likely to come soon, then sleep
+    SPIN      never sleep: a whole core for the shortest latency
+    SLEEP     never spin
+    """
+
+    ADAPTIVE = 0
+    SPIN = 1
+    SLEEP = 2
 
 
 class State(enum.IntEnum):
@@ -51,23 +56,37 @@ class Priority(enum.IntEnum):
 
 
 class DoneReason(enum.IntEnum):
-    """Why a request ended."""
+    """Why a request ended.
 
-    STOP = 1  #: an end or stop token; it is not among the tokens
-    LENGTH = 2  #: max_tokens, or the context is full
+    STOP       an end or stop token; it is not among the tokens
+    LENGTH     max_tokens, or the context is full
+    DEADLINE   its deadline passed
+    CANCELLED  somebody asked for it
+    REFUSED    never started
+    FAILED     something broke, or the daemon stops
+    OVERFLOW   this program read too slowly for too long
+    """
+
+    STOP = 1
+    LENGTH = 2
     DEADLINE = 3
     CANCELLED = 4
-    REFUSED = 5  #: never started
+    REFUSED = 5
     FAILED = 6
-    OVERFLOW = 7  #: this program read too slowly for too long
+    OVERFLOW = 7
 
 
 class RequestState(enum.IntEnum):
-    """What a client knows of a request from the events that it has read."""
+    """What a client knows of a request from the events that it has read.
 
-    SUBMITTED = 1  #: not accepted yet: of a dead daemon nobody knows if it was seen
-    RUNNING = 2  #: accepted, its end has not been read yet
-    KEPT = 3  #: done, and kept to be continued
+    SUBMITTED  not accepted yet: of a dead daemon nobody knows if it was seen
+    RUNNING    accepted, its end has not been read yet
+    KEPT       done, and kept to be continued
+    """
+
+    SUBMITTED = 1
+    RUNNING = 2
+    KEPT = 3
 
 
 class EventKind(enum.IntEnum):

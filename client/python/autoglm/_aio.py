@@ -1,11 +1,10 @@
-"""The form for asyncio: the session's descriptor in the event loop, and tasks that wait for tokens."""
+"""The form for asyncio: the session's descriptor in the loop, and tasks that wait for tokens."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import functools
-import inspect
 from collections.abc import AsyncIterator
 
 from ._base import OPTIONS, ClientBase
@@ -52,8 +51,8 @@ class AsyncRequest(RequestBase):
 
 
 class AsyncAnswer:
-    """An asynchronous iterator over the tokens of one request, which is submitted when the first one
-    is asked for, and cancelled when the task is, when the answer is closed, left by an
+    """An asynchronous iterator over the tokens of one request, which is submitted when the first
+    one is asked for, and cancelled when the task is, when the answer is closed, left by an
     `async with`, or forgotten before the end.
 
     request  the AsyncRequest; None: not submitted yet
@@ -107,21 +106,18 @@ class AsyncAnswer:
 
 
 class AsyncClient(ClientBase):
-    __doc__ = f"""A session with the daemon for one event loop: `async with AsyncClient() as client:`
+    __doc__ = f"""A session with the daemon for one event loop. `async with AsyncClient() as client`
     connects (in a thread) and closes.
 {OPTIONS}
     Nothing here sleeps or spins in the library: the loop waits for the session's descriptor, and
     every task for the events of its own request."""
 
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
+    def _begin(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = -1
         self._end: Error | None = None  # what every wait raises from now on
         self._room: set[asyncio.Future] = set()  # of the one that waits for room
         self._gate: asyncio.Lock | None = None  # who submits: first come, first served
-
-    __init__.__signature__ = inspect.signature(ClientBase.__init__)
 
     async def connect(self) -> AsyncClient:
         """For those who do not use `async with`."""
@@ -183,8 +179,8 @@ class AsyncClient(ClientBase):
             async for token in client.generate([1, 403, 407], max_tokens=50):
                 print(token.id, token.logprob)
 
-        The request is submitted with the first step, and cancelled when the task is cancelled or the
-        iteration left early. Errors as submit() and of the iteration.
+        The request is submitted with the first step, and cancelled when the task is cancelled or
+        the iteration left early. Errors as submit() and of the iteration.
         """
         return AsyncAnswer(functools.partial(self.submit, prompt, **parameters))
 

@@ -57,6 +57,10 @@ class ClientBase:
             spin_ns,
         )
         self._session: Session | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """What a form does when its client is made."""
 
     def _live(self) -> Session:
         if self._session is None:
@@ -73,7 +77,7 @@ class ClientBase:
         return self._live().models()
 
     def model(self, model: str | int | None = None) -> Model:
-        """One model, by name or index; None: the first. NotFound: the detail lists what there is."""
+        """One model, by name or index; None: the first. NotFound: the detail lists them."""
         session = self._live()
         return session.model(session.find_model(model))
 

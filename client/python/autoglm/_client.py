@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 import weakref
 from collections.abc import Iterator
@@ -89,19 +88,17 @@ class Answer:
 
 
 class Client(ClientBase):
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
-        self._session = Session(self._options)
-        # With events that came while others were read, by id. Those of a request that is done and
-        # forgotten go with it.
-        self._queued: weakref.WeakValueDictionary[int, Request] = weakref.WeakValueDictionary()
-
-    __init__.__signature__ = inspect.signature(ClientBase.__init__)
     __doc__ = f"""A session with the daemon; connects when it is made, and closes with `with`.
 {OPTIONS}
     One client is used by one thread at a time; while a thread waits with it, the calls of others
     raise RuntimeError. Several clients are independent. A process that is forked off has none: its
     copies of clients are closed."""
+
+    def _begin(self) -> None:
+        self._session = Session(self._options)
+        # With events that came while others were read, by id. Those of a request that is done and
+        # forgotten go with it.
+        self._queued: weakref.WeakValueDictionary[int, Request] = weakref.WeakValueDictionary()
 
     def close(self) -> None:
         """Ends the session: the daemon cancels what still runs. May be called again."""
@@ -118,7 +115,8 @@ class Client(ClientBase):
 
     @takes_parameters
     def submit(self, prompt: Ids, **parameters) -> Request:
-        """Hands a prompt to the daemon, and returns at once.
+        """Hands a prompt to the daemon, and returns at once. It is its reader who is told how it
+        ends, so keep the Request.
 
         NoRoom: the ring is full, max_requests are in flight or kept, or earlier prompts fill the
         room: read events and try again. Error with errno EMSGSIZE: the prompt is longer than
@@ -167,8 +165,8 @@ class Client(ClientBase):
     # ---- events ----------------------------------------------------------------------------
 
     def poll(self) -> Event | None:
-        """The next event of any request without waiting; None: there is none. Events that came while
-        another request was read come first.
+        """The next event of any request without waiting; None: there is none. Events that came
+        while another request was read come first.
 
         DaemonGone: behind the last event of a session that has ended.
         """
@@ -188,8 +186,8 @@ class Client(ClientBase):
 
     def fileno(self) -> int:
         """A descriptor for select, poll and epoll: readable when events may be there or the daemon
-        is gone. Read events with poll() until it returns None, and only then sleep on it; never read
-        from it."""
+        is gone. Read events with poll() until it returns None, and only then sleep on it; never
+        read from it."""
         return self._session.fileno()
 
     def _deadline(self, timeout: float | None):

@@ -59,7 +59,8 @@ class ConnectionRefused(Error, ConnectionRefusedError):
 
 
 class NoRoom(Error, BlockingIOError):
-    """The ring or the arena is full, or max_requests are in flight or kept: read events, try again."""
+    """A ring or the arena is full, or max_requests are in flight or kept: read events, try
+    again."""
 
 
 class TimedOut(Error, TimeoutError):

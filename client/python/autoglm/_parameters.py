@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 REFERENCE = """
     prompt                token ids: a list or any other iterable of integers, or a buffer. One with
-                          integers of 32 bits (array("I"), numpy.uint32, or bytes) is copied straight
-                          to where the daemon reads it.
+                          integers of 32 bits (array("I"), numpy.uint32, bytes) is copied straight
+                          to where the daemon reads it
     model                 name, index or Model; None: the first
     max_tokens            generate at most so many; cut to what the context holds
     temperature           0: always the most likely token
-    top_k, top_p, min_p   keep the most likely ids only: the k best (0: all); those that reach the sum
-                          p; those at least this fraction as likely as the best
+    top_k, top_p, min_p   keep the most likely ids only: the k best (0: all); those that reach the
+                          sum p; those at least this fraction as likely as the best
     seed                  same seed, same request: same tokens, whatever else runs
     stop_ids              up to 4 ids that end the answer; they are not among its tokens
     ignore_eos            the model's own end tokens do not end it

@@ -33,7 +33,7 @@ def _view_bytes(view: memoryview) -> memoryview | None:
 
 
 def as_bytes(prompt: Ids) -> memoryview:
-    """Without a copy of a buffer that holds ids of 32 bits; whatever else has integers is copied."""
+    """A view of a buffer that holds ids of 32 bits; whatever else has integers is copied."""
     if isinstance(prompt, str):
         raise TypeError("a prompt is token ids, not text: Tokenizer.encode() or .chat() makes them")
     try:

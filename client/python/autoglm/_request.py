@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class RequestBase:
     """What requests of both forms have in common.
 
-    id             its number in this session, from 1
+    id             its number in this session, more than 0
     done           its Done event once that has been read, else None
     is_cancelled   this client has asked to cancel it
     prompt_tokens  of its own prompt
@@ -85,7 +85,9 @@ class RequestBase:
         if self._is_dropped:
             return
         if isinstance(event, Logits):
-            row = memoryview(bytes(event.logits)).cast("f")  # the next event takes the other one away
+            row = memoryview(bytes(event.logits)).cast(
+                "f"
+            )  # the next event takes the other one away
             event = Logits(event.request, event.index, row)
         self._events.append(event)
 
@@ -123,7 +125,9 @@ class RequestBase:
         elif isinstance(event, Tokens):
             tokens = event.tokens
             if self._rows:
-                tokens = map(self._with_logits, tokens, range(event.index, event.index + len(tokens)))
+                tokens = map(
+                    self._with_logits, tokens, range(event.index, event.index + len(tokens))
+                )
             self._tokens.extend(tokens)
 
     def _with_logits(self, token: Token, index: int) -> Token:

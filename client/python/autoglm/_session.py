@@ -63,9 +63,7 @@ def check_uint(field: str, value: int, most: int = UINT32_MAX) -> int:
     try:
         number = value.__index__()
     except AttributeError:
-        raise InvalidArgument(
-            errno.EINVAL, f"{field} is {value!r}, must be an integer"
-        ) from None
+        raise InvalidArgument(errno.EINVAL, f"{field} is {value!r}, must be an integer") from None
     if not 0 <= number <= most:
         raise invalid(f"{field} is {number}, must be 0 to {most}")
     return number

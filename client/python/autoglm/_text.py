@@ -47,8 +47,8 @@ class Tokenizer:
     # ---- text to ids -----------------------------------------------------------------------
 
     def encode(self, text: str | bytes) -> array:
-        """The ids of a text, as an array("I"), which is a prompt. Nothing in the text ever becomes a
-        special token."""
+        """The ids of a text, as an array("I"), which is a prompt. Nothing in the text ever becomes
+        a special token."""
         raw = text.encode() if isinstance(text, str) else bytes(text)
         return _grow(
             lambda ids, room: lib.agl_encode(self._pointer, raw, len(raw), ids, room), len(raw)
@@ -58,23 +58,21 @@ class Tokenizer:
         self, messages: Iterable[Message], *, generate: bool = True, continues: bool = False
     ) -> array:
         """The ids of messages in the model's chat format, as an array("I"). A message is a pair of
-        role ("system", "user", "assistant", "observation") and content, or a mapping with these keys.
-        Contents stay plain text.
+        role ("system", "user", "assistant", "observation") and content, or a mapping with these
+        keys. Contents stay plain text.
 
         generate   end with the header that the model's answer follows
         continues  these messages go on behind an answer (submit(continues=...))
 
-        Error with errno ENOTSUP: no chat format is known for this tokenizer; InvalidArgument: a role
-        that the format does not know.
+        Error with errno ENOTSUP: no chat format is known for this tokenizer; InvalidArgument: a
+        role that the format does not know.
         """
         pairs = [_pair(message) for message in messages]
         raw = (_abi.agl_message * len(pairs))(*pairs)
         flags = generate * ChatFlags.GENERATE | continues * ChatFlags.CONTINUE
         guess = 16 + sum(len(content) + 16 for _, content in pairs)
         return _grow(
-            lambda ids, room: lib.agl_chat_encode(
-                self._pointer, raw, len(pairs), flags, ids, room
-            ),
+            lambda ids, room: lib.agl_chat_encode(self._pointer, raw, len(pairs), flags, ids, room),
             guess,
         )
 
@@ -122,8 +120,8 @@ class Tokenizer:
     def stream(self, tokens: Iterable[Token | int]) -> Iterator[str]:
         """Text as the tokens come, never half a character; special tokens give none.
 
-            for text in tokenizer.stream(client.generate(prompt)):
-                print(text, end="", flush=True)
+        for text in tokenizer.stream(client.generate(prompt)):
+            print(text, end="", flush=True)
         """
         detokenizer = Detokenizer(self)
         for token in tokens:

@@ -20,29 +20,67 @@ if TYPE_CHECKING:
 
 @dataclass
 class Model:
-    """A model that the daemon holds, as it was when asked for."""
+    """A model that the daemon holds, as it was when asked for.
+
+    index             its number in the daemon
+    name              what requests call it
+    architecture      as in its config.json, or "echo"
+    folder            where the daemon read it from; its tokenizer is there too
+    vocab_size        prompt ids must be below it
+    context_tokens    prompt and answer together
+    eos_ids           the ids that end its answers
+    weights_bytes     size of its weights in memory
+    bytes_per_token   weights read to decode one token alone
+    block_tokens      tokens of one cache block
+    blocks            cache blocks in all
+    blocks_free       of these; this and what follows changes while the daemon works
+    prompt_tokens     computed since the daemon's start
+    generated_tokens  likewise
+    steps             likewise
+    busy_ns           spent in those steps
+    """
 
     index: int
     name: str
     architecture: str
-    folder: str  #: where the daemon read it from; its tokenizer is there too
-    vocab_size: int  #: prompt ids must be below it
-    context_tokens: int  #: prompt and answer together
+    folder: str
+    vocab_size: int
+    context_tokens: int
     eos_ids: tuple[int, ...]
     weights_bytes: int
-    bytes_per_token: int  #: weights read to decode one token alone
-    block_tokens: int  #: tokens of one cache block
-    blocks: int  #: cache blocks in all
-    blocks_free: int  #: this and what follows changes while the daemon works
-    prompt_tokens: int  #: computed since the daemon's start
+    bytes_per_token: int
+    block_tokens: int
+    blocks: int
+    blocks_free: int
+    prompt_tokens: int
     generated_tokens: int
     steps: int
-    busy_ns: int  #: spent in those steps
+    busy_ns: int
 
 
 @dataclass
 class Status:
-    """The daemon's state. Times are nanoseconds of CLOCK_MONOTONIC (time.monotonic_ns())."""
+    """The daemon's state. Times are those of time.monotonic_ns().
+
+    instance          names its board, /autoglm.INSTANCE
+    daemon_version    of autoglmd
+    backend           what computes
+    daemon_pid        its process
+    state             a State
+    start_ns          when it started
+    heartbeat_ns      the engine's last sign of life: at most a second or two ago
+    steps             completed by all models
+    model_count       models held
+    sessions          clients connected
+    requests_queued   taken, not started
+    requests_running  started, not ended
+    sessions_total    since the start, as all that follow
+    sessions_broken   ended for breaking the contract
+    requests_total    taken or refused
+    requests_refused  never started
+    requests_done     ended
+    sessions_refused  connections that were sent away, for whatever reason
+    """
 
     instance: str
     daemon_version: str
@@ -50,18 +88,18 @@ class Status:
     daemon_pid: int
     state: State
     start_ns: int
-    heartbeat_ns: int  #: the engine's last sign of life: at most a second or two ago
-    steps: int  #: completed by all models
+    heartbeat_ns: int
+    steps: int
     model_count: int
     sessions: int
     requests_queued: int
     requests_running: int
     sessions_total: int
-    sessions_broken: int  #: ended for breaking the contract
+    sessions_broken: int
     requests_total: int
     requests_refused: int
     requests_done: int
-    sessions_refused: int  #: connections that were sent away, for whatever reason
+    sessions_refused: int
 
 
 def _text(value):
@@ -100,12 +138,17 @@ def status_of(instance: str | None = None) -> tuple[Status, list[Model]]:
 
 
 class Token(NamedTuple):
-    """A token of an answer: `for id, logprob in request` works too."""
+    """A token of an answer: a pair, so that `for id, logprob in request` works too.
+
+    id       what a tokenizer turns into text
+    logprob  natural logarithm of its probability before temperature and filters
+    logits   what it was chosen from, if the request asked for logits: a memoryview of floats,
+             [vocab_size], a copy of its own; else None
+    """
 
     id: int
-    logprob: float  #: natural logarithm of its probability before temperature and filters
+    logprob: float
 
-    #: What it was chosen from, if the request asked for logits: a memoryview of floats, a copy.
     logits = None
 
 
@@ -122,11 +165,16 @@ class Event:
 
 @dataclass
 class Accepted(Event):
-    """The daemon has taken the prompt."""
+    """The daemon has taken the prompt.
+
+    prompt_tokens  how many it has
+    taken_ns       when the engine's turn began; with times=True, when it left the ring
+    published_ns   with times=True, when this event was stored; else 0
+    """
 
     prompt_tokens: int
-    taken_ns: int  #: the engine's turn; of a request with times=True when it left the ring
-    published_ns: int  #: when this event was stored, of a request with times=True, else 0
+    taken_ns: int
+    published_ns: int
 
 
 @dataclass
@@ -153,32 +201,47 @@ class Logits(Event):
 
 @dataclass
 class Done(Event):
-    """The last event of a request."""
+    """The last event of a request.
+
+    reason            a DoneReason
+    error             errno (positive) of a refusal or failure, else 0
+    retry_after_ns    of a refusal: when trying again may help; 0: the daemon does not say
+    prompt_tokens     of the whole sequence, kept history included
+    cached_tokens     of these, how many needed no computation
+    generated_tokens  by this request
+    taken_ns          when the engine took it
+    queued_ns         taken until first scheduled
+    prompt_ns         first scheduled until first token
+    generate_ns       first token until last token
+    """
 
     reason: DoneReason
-    error: int  #: errno (positive) of a refusal or failure, else 0
+    error: int
     retry_after_ns: int
-    prompt_tokens: int  #: of the whole sequence, kept history included
-    cached_tokens: int  #: of these, how many needed no computation
-    generated_tokens: int  #: by this request
-    taken_ns: int  #: when the engine took it
-    queued_ns: int  #: taken until first scheduled
-    prompt_ns: int  #: first scheduled until first token
-    generate_ns: int  #: first token until last token
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    taken_ns: int
+    queued_ns: int
+    prompt_ns: int
+    generate_ns: int
 
 
 @dataclass
 class Overflow(Event):
-    """This program read too slowly: the request stood still for a while."""
+    """This program read too slowly: the request stood still for parked_ns."""
 
     parked_ns: int
 
 
 @dataclass
 class Shutdown(Event):
-    """The daemon ends the session; every call from now on raises DaemonGone."""
+    """The daemon ends the session; calls from now on raise DaemonGone.
 
-    error: int  #: errno (positive): ESHUTDOWN, it stops; EPROTO, this client broke the contract
+    error  errno (positive): ESHUTDOWN, it stops; EPROTO, this client broke the contract
+    """
+
+    error: int
 
 
 def _negated(error: int) -> int:
