@@ -90,6 +90,7 @@ struct engine {
     struct publisher publisher;
     struct session_list hot, cold;
     uint32_t stalled_sessions;
+    uint32_t guard_hits;    /* guard_hits() when it was looked at */
     struct session *broken; /* to be ended at the end of the phase */
     int epoll_fd;
     struct spinner spinner;

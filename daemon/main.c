@@ -17,6 +17,7 @@
 #include "daemon/config.h"
 #include "daemon/control.h"
 #include "daemon/engine.h"
+#include "daemon/guard.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
 #include "daemon/model.h"
@@ -198,6 +199,9 @@ static int start(struct service *service, struct failure *failure)
     if (err < 0)
         return failure_set(failure, err, "signals: %s", strerror(-err));
     raise_descriptor_limit(&service->config);
+    err = guard_open(service->config.sessions_max);
+    if (err < 0)
+        return failure_set(failure, err, "guard: %s", strerror(-err));
     for (size_t i = 0; i < sizeof steps / sizeof *steps && err == 0; i++)
         err = steps[i](service, failure);
     return err;
@@ -215,6 +219,7 @@ static void stop(struct service *service)
     for (uint32_t i = service->model_count; i-- > 0;)
         model_close(service->models[i], service->backend);
     backend_close(service->backend);
+    guard_close();
     if (service->signal_fd >= 0)
         close(service->signal_fd);
 }
