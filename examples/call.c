@@ -67,7 +67,7 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         int bytes = ask(client, tokenizer, argv[i], text, sizeof text);
         if (bytes < 0)
-            return fail("no answer", bytes);
+            return fprintf(stderr, "no answer: %s\n", agl_strerror(bytes)), 1;
         printf("%.*s\n", bytes < (int)sizeof text ? bytes : (int)sizeof text, text);
     }
     agl_tokenizer_close(tokenizer);

@@ -89,7 +89,7 @@ int main(void)
         if ((err = submit(client, tokenizer, line, last, &last)) < 0)
             return fail("cannot submit", err);
         if ((err = print_answer(client, detokenizer, &done)) < 0)
-            return fail("no answer", err);
+            return fprintf(stderr, "no answer: %s\n", agl_strerror(err)), 1;
         printf("\n[%u tokens so far, %u of them computed before; %u new in the answer]\n",
                done.prompt_tokens, done.cached_tokens, done.generated_tokens);
     }

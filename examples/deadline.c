@@ -53,7 +53,9 @@ static int run(struct agl_client *client, const char *what, struct agl_request *
     printf("%s: %s, %u tokens; queued %.1f ms, prompt %.1f ms, answer %.1f ms\n", what,
            agl_reason_name(event.reason), event.generated_tokens, (double)event.queued_ns / MS,
            (double)event.prompt_ns / MS, (double)event.generate_ns / MS);
-    return event.error;
+    if (event.error < 0)
+        printf("  %s\n", agl_strerror(event.error));
+    return 0;
 }
 
 int main(void)

@@ -49,9 +49,8 @@ static int read_events(struct agl_client *client)
             printf("request %u: token %u is %u\n", event.request, event.index + i,
                    event.tokens[i].id);
         if (event.kind == AGL_EVENT_DONE && event.error < 0)
-            return event.error;
-        if (event.kind == AGL_EVENT_DONE)
-            answers++;
+            printf("request %u: %s\n", event.request, agl_strerror(event.error));
+        answers += event.kind == AGL_EVENT_DONE;
     }
     return got;
 }
@@ -64,7 +63,7 @@ static int watch(int epoll_fd, int fd)
 
 int main(void)
 {
-    const struct itimerspec every = {{0, 20 * 1000 * 1000}, {0, 1}};
+    const struct itimerspec in_20_ms = {{0, 0}, {0, 20 * 1000 * 1000}};
     struct agl_client *client;
     uint64_t expired;
     int err, woken = 0;
@@ -73,7 +72,7 @@ int main(void)
         return fail("cannot connect", err);
     int timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (timer_fd < 0 || epoll_fd < 0 || timerfd_settime(timer_fd, 0, &every, NULL) < 0)
+    if (timer_fd < 0 || epoll_fd < 0 || timerfd_settime(timer_fd, 0, &in_20_ms, NULL) < 0)
         return perror("timer or epoll"), 1;
     int fd = agl_fd(client);
     if ((err = watch(epoll_fd, fd)) < 0 || (err = watch(epoll_fd, timer_fd)) < 0)
@@ -89,10 +88,13 @@ int main(void)
         if (count < 0 && errno != EINTR)
             return perror("epoll_wait"), 1;
         woken++;
-        if (count == 1 && ready.data.fd == timer_fd &&
-            read(timer_fd, &expired, sizeof expired) > 0 && ticks < REQUESTS &&
-            (err = submit(client)) < 0)
+        if (count < 1 || ready.data.fd != timer_fd ||
+            read(timer_fd, &expired, sizeof expired) < (ssize_t)sizeof expired)
+            continue;
+        if ((err = submit(client)) < 0)
             return fail("cannot submit", err);
+        if (ticks < REQUESTS && timerfd_settime(timer_fd, 0, &in_20_ms, NULL) < 0)
+            return perror("timerfd_settime"), 1;
     }
     printf("%u answers, woken %d times\n", answers, woken);
     close(epoll_fd);

@@ -90,7 +90,7 @@ int main(int argc, char **argv)
             continue;
         }
         if (event.error < 0)
-            return fail("no answer", event.error);
+            return fprintf(stderr, "no answer: %s\n", agl_strerror(event.error)), 1;
         printf("job %d: %u tokens, the first is %u (%s)\n", (int)(job - jobs),
                event.generated_tokens, job->first, agl_reason_name(event.reason));
         job->is_done = 1;

@@ -48,9 +48,8 @@ static int read_events(struct agl_client *client)
             printf("request %u: token %u is %u\n", event.request, event.index + i,
                    event.tokens[i].id);
         if (event.kind == AGL_EVENT_DONE && event.error < 0)
-            return event.error;
-        if (event.kind == AGL_EVENT_DONE)
-            answers++;
+            printf("request %u: %s\n", event.request, agl_strerror(event.error));
+        answers += event.kind == AGL_EVENT_DONE;
     }
     return got;
 }
