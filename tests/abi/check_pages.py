@@ -45,7 +45,8 @@ structs = {}
 for name, body in re.findall(r"struct (agl_\w+) \{(.*?)\}", bare, flags=re.S):
     structs[name] = set(re.findall(r"(\w+)(?:\[\w+\])?;", body)) - {"reserved"}
 constants = set(re.findall(r"\bAGL_\w+(?= =)", bare)) | set(re.findall(r"define (AGL_[A-Z]+_INIT)", header))
-event_errors = errors(header[header.index("enum agl_done_reason"):header.index("int agl_poll(")])
+events_end = header.rindex("/*", 0, header.index("int agl_poll("))
+event_errors = errors(header[header.index("enum agl_done_reason"):events_end])
 
 # ---- the pages -----------------------------------------------------------------------------------
 
@@ -95,15 +96,12 @@ for title, page in pages.items():
         named[name] = title
         if name == title and name in links or name != title and links.get(name) != f".so man3/{title}.3\n":
             complain(f"{name}.3: does not lead to {title}.3")
-        if name not in functions:
-            listed |= event_errors if name == "agl_event" else set()
-            continue
-        prototype, meant = functions[name]
+        prototype, meant = functions.get(name, (None, event_errors if name == "agl_event" else set()))
         listed |= meant
         if shown.get(name) != prototype:
             complain(f"{title}.3: {shown.get(name)}\n    the header: {prototype}")
         for error in sorted(meant - errors(page)):
-            complain(f"{title}.3: {name}() may say {error}, and the page does not")
+            complain(f"{title}.3: {name} may say {error}, and the page does not")
     for error in sorted(errors(section(page, "ERRORS")) - listed):
         complain(f"{title}.3: {error} is not among the errors that the header lists")
 
