@@ -1,7 +1,7 @@
 /*
  * Many requests on one connection: as many in flight as it allows, answers in whatever order they
  * end. Shows both ways to hear "not now": -EAGAIN from a call (read events, then try again), and a
- * request refused with -EAGAIN (the daemon's queue is full; try again after retry_after_ns).
+ * request that the daemon refuses since its queue is full (try again after retry_after_ns).
  *
  *   cc many.c $(pkg-config --cflags --libs autoglm) -o many
  *   ./many 100
@@ -83,7 +83,7 @@ int main(int argc, char **argv)
             job->first = event.tokens[0].id;
         if (event.kind != AGL_EVENT_DONE)
             continue;
-        if (event.reason == AGL_DONE_REFUSED && event.error == -EAGAIN) {
+        if (event.reason == AGL_DONE_REFUSED && event.retry_after_ns) {
             refused++;
             job->request = 0;
             job->not_before_ns = agl_now_ns() + event.retry_after_ns;

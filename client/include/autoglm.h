@@ -160,6 +160,7 @@ struct agl_options {
  *   -ENOENT, -ECONNREFUSED   no daemon there
  *   -EACCES                  the socket's permissions or the daemon do not allow this user
  *   -EUSERS                  the daemon has no session left, or none for this user
+ *   -EDQUOT                  this user's sessions have all the memory that one user's may have
  *   -EPROTONOSUPPORT         client and daemon speak different versions
  *   -ETIMEDOUT               not within timeout_ns, or not within the daemon's handshake_ms
  *   -ESHUTDOWN               the daemon stops
@@ -374,6 +375,7 @@ enum agl_done_reason {
     AGL_DONE_CANCELLED = 4, /* agl_cancel(), or the session broke the contract */
     AGL_DONE_REFUSED = 5,   /* never started. `error`:
                                -EAGAIN    the queue is full: try again after retry_after_ns
+                               -EDQUOT    so is this user's share of it: likewise
                                -EMSGSIZE  history and prompt leave no room in the context
                                -EINVAL    an id in the prompt is not below vocab_size
                                -ENOENT    the daemon dropped the sequence to continue: agl_forget()
@@ -409,7 +411,7 @@ struct agl_event {
     uint32_t reason; /* enum agl_done_reason */
     int error;       /* AGL_DONE_REFUSED, AGL_DONE_FAILED. Of AGL_EVENT_SHUTDOWN: -ESHUTDOWN, the
                         daemon stops; -EPROTO, this client broke the contract; or its own error */
-    uint64_t retry_after_ns;   /* AGL_DONE_REFUSED with -EAGAIN: when to come again; else 0 */
+    uint64_t retry_after_ns;   /* AGL_DONE_REFUSED: when to try again; 0: it would not help */
     uint32_t prompt_tokens;    /* of the whole sequence, kept history included; of
                                   AGL_EVENT_ACCEPTED: of this prompt alone */
     uint32_t cached_tokens;    /* of these, how many needed no computation */

@@ -116,20 +116,23 @@ right deadline 'wrong ends' '
     END { exit !(NR == 4 && late == 1 && cut == 1 && cancelled == 1 && complete == 1) }'
 
 # Examples of ids, against the echo model, which answers with the prompt. Two requests run, two wait,
-# the rest are refused and must come again.
+# the rest are refused, by the limit of all or by that of one user, and must come again.
 serve echo --model echo=echo: --running-max 2 --queue-requests 2
-export AUTOGLM_SOCKET=$work/echo.sock
-example many 60
-right many 'wrong answers' '
-    /^job / {
-        number = $2 + 0
-        if (seen[number]++ || $3 != (number % 2 ? 5 : 150) || $8 != number + 1 || $9 != "(length)")
-            exit wrong = 1
-        if (number < last) overtaken++
-        last = number
-    }
-    /^60 answers; / { full = $3; refused = $7 }
-    END { exit wrong || NR != 61 || !overtaken || full < 1 || refused < 1 }'
+serve budget --model echo=echo: --running-max 2 --user-queued-requests 2
+for socket in budget echo; do
+    export AUTOGLM_SOCKET=$work/$socket.sock
+    example many 60
+    right many 'wrong answers' '
+        /^job / {
+            number = $2 + 0
+            if (seen[number]++ || $3 != (number % 2 ? 5 : 150) || $8 != number + 1 || $9 != "(length)")
+                exit wrong = 1
+            if (number < last) overtaken++
+            last = number
+        }
+        /^60 answers; / { full = $3; refused = $7 }
+        END { exit wrong || NR != 61 || !overtaken || full < 1 || refused < 1 }'
+done
 
 for name in epoll uring; do
     example $name
