@@ -26,6 +26,10 @@
  *
  * Times are nanoseconds of CLOCK_MONOTONIC (agl_now_ns()). Strings are UTF-8.
  *
+ * Versions. Structs that a caller fills begin with their size, so that they can grow: a program
+ * built with a newer header runs with this library as long as the fields that it does not know are
+ * 0. Structs that are filled for the caller have room in reserve.
+ *
  *
  * THE LIFE OF A CONNECTION
  *
@@ -57,8 +61,8 @@
  *   agl_submit()       the request, with an id; its place is the daemon's: do not write there
  *     ACCEPTED         the daemon has copied the prompt, its place is free for another one
  *     TOKENS ...       the answer, token by token; with AGL_LOGITS a LOGITS before each; an
- * OVERFLOW where the request stood still since this client did not read DONE             the end,
- * with its reason; with AGL_KEEP the sequence waits to be continued
+ *                      OVERFLOW where the request stood still since this client did not read
+ *     DONE             the end, with its reason; with AGL_KEEP the sequence waits to be continued
  *
  * Events of one request come in this order, each token exactly once; events of different requests
  * come in any. A DONE without ACCEPTED means that the request never began: refused (`error` says
@@ -290,9 +294,9 @@ struct agl_request {
     uint32_t priority;      /* enum agl_priority */
     float temperature;      /* 0: greedy; at most 100 */
     float top_p;            /* keep the most likely ids that reach this sum; 1: off */
-    float min_p;    /* keep ids at least this fraction as likely as the best, below 1; 0: off */
-    uint32_t top_k; /* keep the k most likely ids; 0: off */
-    uint64_t seed;  /* same seed, same request: same tokens, whatever else runs */
+    float min_p;            /* keep ids this fraction as likely as the best, or more; 0: off */
+    uint32_t top_k;         /* keep the k most likely ids; 0: off */
+    uint64_t seed;          /* same seed, same request: same tokens, whatever else runs */
     uint64_t first_token_deadline_ns;    /* absolute; 0: none */
     uint64_t deadline_ns;                /* absolute, of the whole answer; 0: none */
     uint32_t stop_ids[AGL_STOP_IDS_MAX]; /* each ends the answer and is not among its tokens */
@@ -334,8 +338,9 @@ int agl_submit(struct agl_client *client, const struct agl_request *request, uin
  *   -EPIPE, -EPROTO */
 int agl_cancel(struct agl_client *client, uint32_t request);
 
-/* Changes the class of a request in flight; that counts while it waits in the queue. System call
- * and errors as agl_cancel(), and -EINVAL   no such class */
+/* Changes the class of a request in flight; that counts while it waits in the queue.
+ * System call and errors as agl_cancel(), and
+ *   -EINVAL   no such class */
 int agl_set_priority(struct agl_client *client, uint32_t request, uint32_t priority);
 
 /* Gives up the kept sequence of an ended request; its id is no more. System call and errors as
@@ -431,8 +436,9 @@ struct agl_event {
 /* Takes the next event without waiting. 1: *ret_event is filled; 0: nothing there.
  * System calls: none while the daemon gives signs of life; otherwise, and that includes a daemon
  * that sleeps, one in 100 ms to see whether it lives. Once agl_fd() was called, one or two if the
- * call before this one returned 0. -EPIPE    the daemon is gone, or ended the session, and all its
- * events were read -EPROTO   it broke the contract */
+ * call before this one returned 0.
+ *   -EPIPE    the daemon is gone, or ended the session, and all its events were read
+ *   -EPROTO   it broke the contract */
 int agl_poll(struct agl_client *client, struct agl_event *ret_event);
 
 /* The same, waiting for at most timeout_ns (UINT64_MAX: for ever, though never beyond the life of
@@ -529,8 +535,8 @@ void agl_detokenizer_close(struct agl_detokenizer *detokenizer);
 int agl_detokenizer_push(struct agl_detokenizer *detokenizer, uint32_t id, const char **ret_text,
                          size_t *ret_bytes);
 
-/* Gives what is left at the end of a text (incomplete UTF-8 as U+FFFD) and starts anew. Returns 0.
- */
+/* Gives what is left at the end of a text (incomplete UTF-8 as U+FFFD) and starts anew. Never
+ * fails. */
 int agl_detokenizer_finish(struct agl_detokenizer *detokenizer, const char **ret_text,
                            size_t *ret_bytes);
 

@@ -134,6 +134,8 @@ for socket in budget echo; do
         END { exit wrong || NR != 61 || !overtaken || full < 1 || refused < 1 }'
 done
 
+serve plain --model echo=echo:
+export AUTOGLM_SOCKET=$work/plain.sock
 for name in epoll uring; do
     example $name
     right $name 'wrong tokens' '
