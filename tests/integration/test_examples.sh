@@ -13,7 +13,7 @@ fail() { echo "test_examples: $*" >&2; exit 1; }
 example() {
     local name=$1 status=0
     shift
-    timeout 60 "$work/$name" "$@" >"$work/$name.txt" 2>"$work/$name.error" || status=$?
+    timeout 200 "$work/$name" "$@" >"$work/$name.txt" 2>"$work/$name.error" || status=$?
     [ "$status" -eq 0 ] || { cat "$work/$name.txt" "$work/$name.error" >&2; fail "$name: status $status"; }
 }
 # right NAME WHAT AWK_PROGRAM: the program, run over the output of the example, finds it right.
@@ -56,7 +56,7 @@ done
 # Without a daemon each says so, with the socket that it tried.
 for name in "${names[@]}"; do
     status=0
-    AUTOGLM_SOCKET=$work/none timeout 60 "$work/$name" >"$work/out" 2>"$work/error" </dev/null || status=$?
+    AUTOGLM_SOCKET=$work/none timeout 200 "$work/$name" >"$work/out" 2>"$work/error" </dev/null || status=$?
     [ "$status" -eq 1 ] && grep -q "cannot connect to $work/none: No such file" "$work/error" || {
         cat "$work/out" "$work/error" >&2
         fail "$name without a daemon: status $status"
@@ -83,7 +83,7 @@ grep . "$work/call.txt" | diff "$work/expected" - || fail 'call: other answers t
 
 # What the model has no room for is refused, and the example says so.
 status=0
-timeout 60 "$work/call" "$(yes 'Hello there!' | head -n 1000)" >"$work/out" 2>"$work/error" || status=$?
+timeout 200 "$work/call" "$(yes 'Hello there!' | head -n 1000)" >"$work/out" 2>"$work/error" || status=$?
 [ "$status" -eq 1 ] && grep -q '^no answer: Longer than' "$work/error" ||
     fail "call: a question that is too long: status $status, $(cat "$work/error")"
 
@@ -104,8 +104,8 @@ right conversation 'wrong figures' '
         exit !(cached[1] == 0 && cached[4] == 0 && prompt[1] > 0 && prompt[4] == prompt[1])
     }'
 # More conversations than a connection may keep: each must be forgotten.
-for _ in $(seq 40); do printf 'Hello!\n\n'; done | example conversation
-right conversation 'not as many answers' '/^\[/ { answers++ } END { exit answers != 40 }'
+for _ in $(seq 20); do printf 'Hello!\n\n'; done | example conversation
+right conversation 'not as many answers' '/^\[/ { answers++ } END { exit answers != 20 }'
 
 example deadline
 right deadline 'wrong ends' '
