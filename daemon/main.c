@@ -63,10 +63,10 @@ static int open_signals(int *ret_fd)
     return 0;
 }
 
-/* A session takes five: socket, process, two halves, doorbell. */
+/* A session takes three: socket, process, doorbell; and two more while it is being made. */
 static void raise_descriptor_limit(const struct config *config)
 {
-    enum { PER_SESSION = 5, OTHERS = 128 };
+    enum { PER_SESSION = 3, OTHERS = 256 };
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
         return;
