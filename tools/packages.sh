@@ -23,6 +23,7 @@ check_packages=(
     mandoc          # checks the manual pages
     python3         # reads what the programs print as JSON
     xz-utils        # unpacks a vocabulary among the shared test data
+    strace          # shows that a request makes no system call
     procps          # ps: the daemon's processor time in the idle test
 )
 
