@@ -176,7 +176,7 @@ static void strace_sees_no_system_call(void **state)
     printf("strace: %u system calls in %d requests of %d events\n", seen, TRIPS, TOKENS + 2);
     /* Where the daemon stood still for 100 ms, the client looks whether it lives; that is the
      * machine's doing. A call in each request would be 10,000. */
-    assert_true(seen <= 20);
+    assert_true(seen < TRIPS / 50);
     free(text);
     unlink(output);
     assert_int_equal(daemon_stop(&daemon), 0);
