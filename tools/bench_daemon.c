@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tools/bench_guard.h"
 #include "tools/bench_stop.h"
 #include "tools/cli.h"
 
@@ -47,9 +48,7 @@ static void pin(int processor)
     sched_setaffinity(0, sizeof set, &set);
 }
 
-/* In a process group of its own, which no key of a terminal reaches: we stop it. If we end without
- * doing so while it is held, the kernel lets it go on, since its group is an orphan then, and it
- * finds the signal of our death. */
+/* In a process group of its own, which no key of a terminal reaches: we stop it. */
 static void run_program(const char *program, const struct bench_daemon *daemon,
                         const struct bench_daemon_options *options, pid_t parent)
 {
@@ -86,6 +85,7 @@ static void pause_for(long ns)
 
 static void forget(struct bench_daemon *daemon)
 {
+    bench_guard_remove(daemon->pid);
     daemon->pid = 0;
     unlink(daemon->socket_path); /* the daemon has done so, unless it was killed */
     rmdir(daemon->folder);
@@ -119,9 +119,10 @@ int bench_daemon_start(struct bench_daemon *ret_daemon, const struct bench_daemo
 {
     static unsigned number;
     char buffer[PATH_BYTES];
-    struct bench_daemon daemon = {.folder = "/tmp/autoglm-bench-XXXXXX"};
+    struct bench_daemon daemon = {0};
     const char *program = options->program ? options->program : find_program(buffer);
     pid_t self = getpid();
+    snprintf(daemon.folder, sizeof daemon.folder, "/tmp/autoglm-bench-%d-XXXXXX", (int)self);
     if (!mkdtemp(daemon.folder))
         return cli_fail("cannot make a folder in /tmp: %s", strerror(errno));
     snprintf(daemon.socket_path, sizeof daemon.socket_path, "%s/socket", daemon.folder);
@@ -134,6 +135,7 @@ int bench_daemon_start(struct bench_daemon *ret_daemon, const struct bench_daemo
         rmdir(daemon.folder);
         return cli_fail("cannot start a process: %s", strerror(errno));
     }
+    bench_guard_add(daemon.pid);
     int status = wait_until_serving(&daemon, program);
     if (status)
         bench_daemon_stop(&daemon);

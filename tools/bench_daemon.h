@@ -25,8 +25,9 @@ struct bench_daemon_options {
     int processor;       /* -1: anywhere */
 };
 
-/* Starts the daemon and waits until it serves. It ends with this process, however that ends, also
- * if it is held then. 0; CLI_FAILED after a message; bench_stop_status(). */
+/* Starts the daemon and waits until it serves. It ends with this process, however that ends; while
+ * it is held only with a guard (bench_guard.h). 0; CLI_FAILED after a message; bench_stop_status().
+ */
 int bench_daemon_start(struct bench_daemon *ret_daemon, const struct bench_daemon_options *options);
 
 /* Ends it in the ordinary way, or after BENCH_PATIENCE_S by force. Does nothing without one. */

@@ -14,6 +14,7 @@
 #include "tools/bench.h"
 #include "tools/bench_clock.h"
 #include "tools/bench_dispatch_options.h"
+#include "tools/bench_guard.h"
 #include "tools/bench_report.h"
 #include "tools/bench_stop.h"
 #include "tools/cli.h"
@@ -202,8 +203,6 @@ static int make_plan(struct bench *bench)
         return cli_fail("the limit of descriptors (ulimit -Hn) is enough for %u sessions at once: "
                         "fewer --sessions or --idle ones, or a higher limit",
                         at_once);
-    if (err < 0)
-        return cli_usage("--sessions, --idle: more than %d combinations", BENCH_SETUPS_MAX);
     return 0;
 }
 
@@ -252,7 +251,9 @@ int bench_dispatch_main(int argc, char **argv)
         goto free_bench;
     }
     bench_stop_catch();
-    status = run(bench);
+    int err = bench_guard_begin();
+    status = err < 0 ? cli_fail("cannot start a process: %s", strerror(-err)) : run(bench);
+    bench_guard_end();
     report_close(bench->report);
 
 free_bench:

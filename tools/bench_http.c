@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,9 +80,12 @@ static long body_bytes(const char *head)
         line += line == head ? 0 : 2;
         if (strncasecmp(line, name, sizeof name - 1) != 0)
             continue;
+        const char *value = line + sizeof name - 1;
+        value += strspn(value, " ");
         char *end = NULL;
-        unsigned long bytes = strtoul(line + sizeof name - 1, &end, 10);
-        return end && *end == '\r' && bytes <= HTTP_MESSAGE_BYTES ? (long)bytes : -EPROTO;
+        unsigned long bytes = strtoul(value, &end, 10);
+        bool is_number = *value >= '0' && *value <= '9' && *end == '\r';
+        return is_number && bytes <= HTTP_MESSAGE_BYTES ? (long)bytes : -EPROTO;
     }
     return -EPROTO;
 }

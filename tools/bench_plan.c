@@ -1,5 +1,6 @@
 #include "tools/bench_plan.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,35 +102,33 @@ static void fill_matrix(struct matrix *ret_matrix, const struct bench_options *o
     };
 }
 
-static int add(struct bench_plan *plan, const struct bench_setup *setup, uint32_t phase)
+static void add(struct bench_plan *plan, const struct bench_setup *setup, uint32_t phase)
 {
-    if (plan->count == BENCH_SETUPS_MAX)
-        return -E2BIG;
+    assert(plan->count < BENCH_SETUPS_MAX); /* every combination of the longest lists fits */
     plan->phases[plan->count] = phase;
     plan->setups[plan->count++] = *setup;
-    return 0;
 }
 
 /* One way of waiting with one number of sessions: with each number of idle ones, and with the real
  * model once, where everything else is at its least. */
-static int add_group(struct bench_plan *plan, const struct matrix *matrix,
-                     const struct bench_setup *base, bool has_real, uint32_t phase)
+static void add_group(struct bench_plan *plan, const struct matrix *matrix,
+                      const struct bench_setup *base, bool has_real, uint32_t phase)
 {
+    bool is_first = base->sessions == matrix->sessions.values[0];
     struct bench_setup setup = *base;
-    int err = 0;
-    for (uint32_t i = 0; i < matrix->idle.count && err == 0; i++) {
-        bool is_first = base->sessions == matrix->sessions.values[0];
-        bool is_ray = matrix->is_star && (i > 0 || !is_first);
+    for (uint32_t i = 0; i < matrix->idle.count; i++) {
         if (matrix->is_star && i > 0 && !is_first)
-            continue; /* a star varies one thing at a time */
+            break; /* a star varies one thing at a time */
+        bool is_centre = i == 0 && is_first;
         setup.idle = matrix->idle.values[i];
-        setup.prompts = is_ray ? only_one : matrix->prompts;
-        err = add(plan, &setup, phase);
+        setup.prompts = matrix->is_star && !is_centre ? only_one : matrix->prompts;
+        add(plan, &setup, phase);
     }
     setup.is_real = true;
     setup.idle = matrix->idle.values[0];
     setup.prompts = matrix->is_star ? only_one : matrix->prompts;
-    return err == 0 && has_real ? add(plan, &setup, phase) : err;
+    if (has_real && is_first)
+        add(plan, &setup, phase);
 }
 
 /* Sessions of the set-ups from `start` on. */
@@ -185,9 +184,8 @@ int bench_plan_make(struct bench_plan *ret_plan, const struct bench_options *opt
             uint32_t start = ret_plan->count;
             if (!options->modes[mode])
                 continue;
-            int err = add_group(ret_plan, &matrix, &base, has_real && i == 0, packing.phase);
-            if (err == 0)
-                err = pack(ret_plan, &packing, start);
+            add_group(ret_plan, &matrix, &base, has_real, packing.phase);
+            int err = pack(ret_plan, &packing, start);
             if (err < 0)
                 return err;
         }

@@ -69,8 +69,7 @@ const char *bench_mode_name(enum bench_mode mode);
  * the usual values in turn, the others left at their least. With lists or is_full, every
  * combination of them. has_real: there is a real model; it is asked in the first set-up of each way
  * of waiting alone. sessions_at_once: how many may be connected in a phase.
- * 0; -ENOSPC: one way of waiting with one number of sessions does not fit into a phase; -E2BIG:
- * more than BENCH_SETUPS_MAX. */
+ * 0; -ENOSPC: one way of waiting with one number of sessions does not fit into a phase. */
 int bench_plan_make(struct bench_plan *ret_plan, const struct bench_options *options, bool has_real,
                     uint32_t sessions_at_once);
 

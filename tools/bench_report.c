@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <autoglm.h>
 #include <cjson/cJSON.h>
 
 #include "tools/bench_compare.h"
@@ -329,8 +330,18 @@ free_results:
     free(comparisons);
 }
 
+static void add_machine(cJSON *root, const struct bench_options *options)
+{
+    cJSON *processors = cJSON_AddArrayToObject(root, "processors");
+    cJSON_AddStringToObject(root, "version", agl_version());
+    for (int i = 0; i < 2; i++)
+        cJSON_AddItemToArray(processors, cJSON_CreateNumber(options->processors[i]));
+}
+
 void report_finish(struct report *report)
 {
+    if (report->root)
+        add_machine(report->root, report->options);
     cJSON *notes = report->root ? cJSON_AddArrayToObject(report->root, "notes") : NULL;
     for (uint32_t i = 0; i < report->note_count; i++) {
         if (report->root)

@@ -1,5 +1,6 @@
 #include "tools/bench_run.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,20 +109,18 @@ static int make_round_trips(struct bench_phase *phase, const struct bench_measur
 {
     struct bench_row *rows = rows_of(phase, measurement);
     struct trip_request request = request_of(phase, measurement);
-    uint64_t *ticks[ROWS_OF_MEASUREMENT] = {NULL};
-    for (uint32_t i = 0; i < measurement->row_count; i++)
-        ticks[i] = series_block(&rows[i].series, block);
     for (uint32_t i = 0; i < measurement->trips; i++) {
         struct trip trip;
         int status = trip_make(stage_next(measurement->stage), &request, &trip);
         if (status)
             return status;
-        ticks[0][i] = trip.first_event;
-        ticks[1][i] = trip.first_token;
+        series_block(&rows[0].series, block)[i] = trip.first_event;
+        series_block(&rows[1].series, block)[i] = trip.first_token;
         if (measurement->row_count == 2)
             continue;
-        ticks[2][i] = as_ticks(phase, (int64_t)trip.step_ns, &rows[2].backwards);
-        ticks[3][i] = as_ticks(phase, trip.rest_ns, &rows[3].backwards);
+        series_block(&rows[2].series, block)[i] =
+            as_ticks(phase, (int64_t)trip.step_ns, &rows[2].backwards);
+        series_block(&rows[3].series, block)[i] = as_ticks(phase, trip.rest_ns, &rows[3].backwards);
     }
     return 0;
 }
@@ -199,6 +198,7 @@ static int make_block(struct bench_phase *phase, const struct bench_measurement 
         bench_daemon_resume(&measurement->stage->daemon);
         status = warm_up(phase, measurement);
     }
+    assert(measurement->make);
     if (!status)
         status = measurement->make(phase, measurement, block);
     if (!status && measurement->stage)
