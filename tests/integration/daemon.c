@@ -191,21 +191,45 @@ int daemon_session_mappings(const struct daemon *daemon)
     return count;
 }
 
-uint64_t daemon_cpu_ns(const struct daemon *daemon)
+/* What the scheduler says of all threads together: time on a processor, and time in which they
+ * wanted one and got none. */
+static void read_schedule(const struct daemon *daemon, uint64_t *ret_run_ns, uint64_t *ret_wait_ns)
 {
     char path[128];
-    uint64_t sum = 0;
     snprintf(path, sizeof path, "/proc/%d/task", (int)daemon->pid);
     DIR *folder = opendir(path);
     assert_non_null(folder);
+    *ret_run_ns = *ret_wait_ns = 0;
     for (struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
+        unsigned long long run_ns = 0, wait_ns = 0;
         if (entry->d_name[0] == '.')
             continue;
-        snprintf(path, sizeof path, "task/%.32s/schedstat", entry->d_name);
-        sum += read_proc_number(daemon, path, "");
+        snprintf(path, sizeof path, "/proc/%d/task/%.32s/schedstat", (int)daemon->pid,
+                 entry->d_name);
+        FILE *file = fopen(path, "r");
+        if (!file)
+            continue; /* a thread of the kernel's that has just ended */
+        if (fscanf(file, "%llu %llu", &run_ns, &wait_ns) == 2) {
+            *ret_run_ns += run_ns;
+            *ret_wait_ns += wait_ns;
+        }
+        fclose(file);
     }
     closedir(folder);
-    return sum;
+}
+
+uint64_t daemon_cpu_ns(const struct daemon *daemon)
+{
+    uint64_t run_ns, wait_ns;
+    read_schedule(daemon, &run_ns, &wait_ns);
+    return run_ns;
+}
+
+uint64_t daemon_starved_ns(const struct daemon *daemon)
+{
+    uint64_t run_ns, wait_ns;
+    read_schedule(daemon, &run_ns, &wait_ns);
+    return wait_ns;
 }
 
 static int is_quiet(const struct agl_client *client)

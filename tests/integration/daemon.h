@@ -55,6 +55,10 @@ uint64_t daemon_mapped_bytes(const struct daemon *daemon);
 /* Processor time of all its threads so far. */
 uint64_t daemon_cpu_ns(const struct daemon *daemon);
 
+/* Time in which its threads wanted a processor and got none, so far: what a test that measures may
+ * not blame on the daemon. */
+uint64_t daemon_starved_ns(const struct daemon *daemon);
+
 /* Waits up to five seconds until nobody is connected but the one who asks, nothing runs and all
  * blocks are free; fails the test otherwise. */
 void daemon_wait_quiet(const struct daemon *daemon);

@@ -216,20 +216,7 @@ void killer_fini(struct killer *killer)
 
 /* ---- killing --------------------------------------------------------------------------------- */
 
-static void finish(struct killer *killer, pid_t pid, struct kill *kill_)
-{
-    int status = 0;
-    kill_->kill_ns = agl_now_ns();
-    kill(pid, SIGKILL);
-    if (waitpid(pid, &status, __WALL) != pid || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
-        fail_victim(killer, "ended by itself", status);
-    kill_->phase = told(&killer->state->phase);
-    kill_->has_session = told(&killer->state->has_session);
-    kill_->live_requests = told(&killer->state->live_requests);
-    kill_->kept_requests = told(&killer->state->kept_requests);
-}
-
-static void step_and_kill(struct killer *killer, pid_t pid, uint32_t steps, struct kill *kill_)
+static void step_to_place(struct killer *killer, pid_t pid, uint32_t steps, struct kill *kill_)
 {
     for (uint32_t i = 0; i < steps; i++)
         step(killer, pid);
@@ -237,56 +224,75 @@ static void step_and_kill(struct killer *killer, pid_t pid, uint32_t steps, stru
     kill_->place = next_instruction(pid);
     kill_->is_in_library =
         kill_->place >= killer->library_start && kill_->place < killer->library_end;
-    finish(killer, pid, kill_);
 }
 
-static void kill_by_delay(struct killer *killer, struct kill *kill_)
+static pid_t beget_traced(struct killer *killer, enum victim_phase stop_phase, uint32_t stop_count)
 {
-    pid_t pid = beget(killer, VICTIM_BORN, 0);
+    pid_t pid = beget(killer, stop_phase, stop_count);
+    if (!seize(killer, pid))
+        fail_msg("tracing was allowed before");
+    return pid;
+}
+
+static void live_for_a_while(struct killer *killer)
+{
     await_first_mark(killer);
     sleep_ns(below(killer, killer->life_ns + 1));
-    finish(killer, pid, kill_);
 }
 
-static void kill_from_mark(struct killer *killer, struct kill *kill_)
+static pid_t aim_by_delay(struct killer *killer)
+{
+    pid_t pid = beget(killer, VICTIM_BORN, 0);
+    live_for_a_while(killer);
+    return pid;
+}
+
+static pid_t aim_from_mark(struct killer *killer, struct kill *kill_)
 {
     enum victim_phase phase = 1 + (enum victim_phase)below(killer, VICTIM_PHASES - 1);
-    pid_t pid = beget(killer, phase, 1 + (uint32_t)below(killer, 2));
-    if (!seize(killer, pid))
-        fail_msg("tracing was allowed before");
-    if (await_stop(killer, pid, STOP_TRIES_MS)) {
-        step_and_kill(killer, pid, (uint32_t)below(killer, killer->phase_steps[phase] + 1), kill_);
-    } else {
+    pid_t pid = beget_traced(killer, phase, 1 + (uint32_t)below(killer, 2));
+    if (await_stop(killer, pid, STOP_TRIES_MS))
+        step_to_place(killer, pid, (uint32_t)below(killer, killer->phase_steps[phase] + 1), kill_);
+    else
         kill_->way = KILLER_DELAY; /* a long one: the phase did not come in time */
-        finish(killer, pid, kill_);
-    }
+    return pid;
 }
 
-static void kill_from_interrupt(struct killer *killer, struct kill *kill_)
+static pid_t aim_from_interrupt(struct killer *killer, struct kill *kill_)
 {
-    pid_t pid = beget(killer, VICTIM_BORN, 0);
-    if (!seize(killer, pid))
-        fail_msg("tracing was allowed before");
-    await_first_mark(killer);
-    sleep_ns(below(killer, killer->life_ns + 1));
+    pid_t pid = beget_traced(killer, VICTIM_BORN, 0);
+    live_for_a_while(killer);
     if (ptrace(PTRACE_INTERRUPT, pid, NULL, NULL) < 0)
         fail_msg("cannot interrupt a victim: %s", strerror(errno));
     if (!await_stop(killer, pid, STOP_TRIES_MS))
         fail_victim(killer, "did not stop", 0);
-    step_and_kill(killer, pid, (uint32_t)below(killer, INTERRUPT_STEPS), kill_);
+    step_to_place(killer, pid, (uint32_t)below(killer, INTERRUPT_STEPS), kill_);
+    return pid;
 }
 
-void killer_strike(struct killer *killer, enum killer_way way, struct kill *ret_kill)
+pid_t killer_aim(struct killer *killer, enum killer_way way, struct kill *ret_kill)
 {
     *ret_kill = (struct kill){.way = killer->may_trace ? way : KILLER_DELAY};
     switch (ret_kill->way) {
     case KILLER_MARK:
-        kill_from_mark(killer, ret_kill);
-        break;
+        return aim_from_mark(killer, ret_kill);
     case KILLER_INTERRUPT:
-        kill_from_interrupt(killer, ret_kill);
-        break;
+        return aim_from_interrupt(killer, ret_kill);
     default:
-        kill_by_delay(killer, ret_kill);
+        return aim_by_delay(killer);
     }
+}
+
+void killer_strike(struct killer *killer, pid_t pid, struct kill *kill_)
+{
+    int status = 0;
+    kill_->kill_ns = agl_now_ns();
+    kill(pid, SIGKILL);
+    if (waitpid(pid, &status, __WALL) != pid || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+        fail_victim(killer, "ended by itself", status);
+    kill_->dead_ns = agl_now_ns();
+    kill_->phase = told(&killer->state->phase);
+    kill_->has_session = told(&killer->state->has_session);
+    kill_->live_requests = told(&killer->state->live_requests);
+    kill_->kept_requests = told(&killer->state->kept_requests);
 }

@@ -38,6 +38,7 @@ struct kill {
     uint32_t live_requests;
     uint32_t kept_requests;
     uint64_t kill_ns; /* just before kill() */
+    uint64_t dead_ns; /* when the kernel said that it was dead */
 };
 
 /* Finds out how long a life and its phases are, by letting victims live. Fails the test if it
@@ -45,7 +46,10 @@ struct kill {
 void killer_init(struct killer *ret_killer, const char *socket_path, unsigned seed);
 void killer_fini(struct killer *killer);
 
-/* Begets a victim, kills it in that way, and reaps it. KILLER_DELAY if tracing is not allowed. */
-void killer_strike(struct killer *killer, enum killer_way way, struct kill *ret_kill);
+/* Begets a victim and brings it to where it is to die; KILLER_DELAY if tracing is not allowed. */
+pid_t killer_aim(struct killer *killer, enum killer_way way, struct kill *ret_kill);
+
+/* Kills and reaps it. */
+void killer_strike(struct killer *killer, pid_t pid, struct kill *kill_);
 
 #endif
