@@ -39,7 +39,7 @@ static const struct habit habits[RACE_HABITS] = {
     {.name = "halter", /* stops in the middle */
      .weights = {[STROKE_RIGHT_FIELD] = 4, [STROKE_PROMPT] = 4, [STROKE_NUMBER] = 1},
      .reads = 256,
-     .halts = 64},
+     .halts = 256},
 };
 
 enum entry_state { ENTRY_FREE = 0, ENTRY_SENT, ENTRY_ACCEPTED, ENTRY_KEPT };
@@ -91,18 +91,20 @@ static void fill_request(struct gang *gang, struct submission *ret_submission, s
     enum { PROMPT_MAX = 200 };
     uint32_t *random = &gang->random;
     uint32_t index = (uint32_t)(entry - gang->entries);
-    uint32_t model = gang_below(random, 4) ? RACE_ECHO : RACE_STORY; /* which takes its time */
-    uint32_t flags = gang_below(random, SUBMISSION_LOGITS);          /* what lies below it */
+    uint32_t model = gang_below(random, 16) ? RACE_ECHO : RACE_STORY;
+    uint32_t flags = gang_below(random, SUBMISSION_LOGITS); /* what lies below it */
     if (gang_below(random, model == RACE_STORY ? 4 : 64) == 0)
         flags |= SUBMISSION_LOGITS; /* a row of the echo model has no room */
+    /* Thousands of short ones rather than some long ones that compute. */
+    bool is_long = model == RACE_ECHO && gang_below(random, 8) == 0;
     struct submission submission = {
         .op = SUBMISSION_GENERATE,
         .priority = (uint8_t)gang_below(random, PRIORITY_REALTIME),
         .flags = (uint16_t)flags,
         .model = model,
         .prompt_offset = index * GANG_PLACE_BYTES,
-        .prompt_tokens = 1 + gang_below(random, gang_below(random, 8) ? 16 : PROMPT_MAX),
-        .max_tokens = 1 + gang_below(random, gang_below(random, 8) ? 4 : 64),
+        .prompt_tokens = 1 + gang_below(random, is_long ? PROMPT_MAX : 16),
+        .max_tokens = 1 + gang_below(random, is_long ? 64 : 4),
         .temperature = (float)gang_below(random, 4) * 0.5f,
         .top_p = 0.5f + (float)gang_below(random, 2) * 0.5f,
         .top_k = gang_below(random, 50),

@@ -55,7 +55,8 @@ static void change_right_field(struct racer *racer)
         return; /* the others have no such fields */
     switch (gang_below(random, 8)) {
     case 0:
-        gang_put(slot + offsetof(struct submission, model), gang_below(random, RACE_MODELS));
+        gang_put(slot + offsetof(struct submission, model),
+                 gang_below(random, 16) ? RACE_ECHO : RACE_STORY);
         break;
     case 1:
         gang_put(slot + offsetof(struct submission, prompt_offset),
