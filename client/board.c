@@ -70,6 +70,7 @@ static void read_status(struct agl_status *ret_status, const struct board *board
         .requests_total = counter64(&board->requests_total),
         .requests_refused = counter64(&board->requests_refused),
         .requests_done = counter64(&board->requests_done),
+        .sessions_refused = counter64(&board->sessions_refused),
     };
     copy_text(ret_status->instance, board->instance, sizeof ret_status->instance);
     copy_text(ret_status->daemon_version, board->daemon_version, sizeof ret_status->daemon_version);
@@ -97,9 +98,9 @@ int board_check(const struct board *board, uint32_t *ret_model_count)
     return 0;
 }
 
-uint32_t board_vocab_size(const struct agl_client *client, uint32_t index)
+uint64_t board_heartbeat_ns(const struct agl_client *client)
 {
-    return board_of(client)->models[index].vocab_size;
+    return counter64(&board_of(client)->heartbeat_ns);
 }
 
 /* ---- with a connection ----------------------------------------------------------------------- */

@@ -7,6 +7,11 @@
 #include "client/error.h"
 #include "client/private.h"
 
+enum { REQUEST_FLAGS = AGL_KEEP | AGL_IGNORE_EOS | AGL_LOGITS | AGL_TIMES };
+static_assert((int)AGL_KEEP == SUBMISSION_KEEP && (int)AGL_IGNORE_EOS == SUBMISSION_IGNORE_EOS &&
+                  (int)AGL_LOGITS == SUBMISSION_LOGITS && (int)AGL_TIMES == SUBMISSION_TIMES,
+              "passed on as they are");
+
 int client_ended(const struct agl_client *client)
 {
     return error_set(client->end, "%s", client->end_detail);
@@ -14,7 +19,7 @@ int client_ended(const struct agl_client *client)
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
-static struct client_request *find_request(struct agl_client *client, uint32_t id)
+static struct client_request *find_request(const struct agl_client *client, uint32_t id)
 {
     struct client_request *request = &client->requests[id & (client->geometry.max_requests - 1)];
     return request->state != REQUEST_FREE && request->id == id ? request : NULL;
@@ -32,6 +37,22 @@ static struct client_request *find_kept(struct agl_client *client, uint32_t id)
 {
     struct client_request *request = find_request(client, id);
     return request && request->state == REQUEST_KEPT ? request : NULL;
+}
+
+int agl_request_state(const struct agl_client *client, uint32_t request, uint32_t *ret_tokens)
+{
+    static const int states[] = {
+        [REQUEST_SUBMITTED] = AGL_REQUEST_SUBMITTED,
+        [REQUEST_RUNNING] = AGL_REQUEST_RUNNING,
+        [REQUEST_KEPT] = AGL_REQUEST_KEPT,
+        [REQUEST_PASSED] = AGL_REQUEST_KEPT, /* and it stays so if what continues it is refused */
+    };
+    const struct client_request *entry = find_request(client, request);
+    if (!entry)
+        return error_set(-ENOENT, "no request %u is in flight or kept", request);
+    if (ret_tokens)
+        *ret_tokens = entry->tokens;
+    return states[entry->state];
 }
 
 /* An id has the index in its low bits and counts its uses above them, so that it comes again only
@@ -156,7 +177,8 @@ void client_prompt_taken(struct agl_client *client, uint32_t prompt)
 
 static int push(struct agl_client *client, const struct submission *submission)
 {
-    int err = ring_push(&client->submissions, submission);
+    uint32_t bytes = submission->flags & SUBMISSION_WIDE ? sizeof *submission : LAYOUT_LINE_BYTES;
+    int err = ring_push_part(&client->submissions, submission, bytes);
     if (err == -EAGAIN)
         return error_set(-EAGAIN, "the submission ring is full");
     if (err < 0)
@@ -199,7 +221,7 @@ static int check_model(const struct agl_client *client, const struct agl_request
     if (request->model >= client->model_count)
         return error_set(-EINVAL, "request.model is %u, the daemon holds %u", request->model,
                          client->model_count);
-    uint64_t logits_bytes = (uint64_t)board_vocab_size(client, request->model) * sizeof(float);
+    uint64_t logits_bytes = (uint64_t)client->vocab_sizes[request->model] * sizeof(float);
     if ((request->flags & AGL_LOGITS) && logits_bytes > client->geometry.output_bytes)
         return error_set(-EINVAL,
                          "request.flags has AGL_LOGITS, which needs options.output_bytes of at "
@@ -230,9 +252,9 @@ static int check_request(const struct agl_client *client, const struct agl_reque
         if (((const uint8_t *)request)[i])
             return error_set(-EINVAL, "request has a field set that version %s does not know",
                              agl_version());
-    if (request->flags & ~(uint32_t)SUBMISSION_FLAGS_ALL)
+    if (request->flags & ~(uint32_t)REQUEST_FLAGS)
         return error_set(-EINVAL, "request.flags is %#x, known are %#x", request->flags,
-                         SUBMISSION_FLAGS_ALL);
+                         REQUEST_FLAGS);
     if (request->max_tokens == 0)
         return error_set(-EINVAL, "request.max_tokens is 0");
     if (request->priority > AGL_PRIORITY_REALTIME)
@@ -259,13 +281,21 @@ static void fill_submission(struct submission *ret_submission, const struct agl_
         .max_tokens = request->max_tokens,
         .temperature = request->temperature,
         .top_p = request->top_p,
-        .min_p = request->min_p,
-        .top_k = request->top_k,
         .seed = request->seed,
         .first_token_deadline_ns = request->first_token_deadline_ns,
         .deadline_ns = request->deadline_ns,
-        .stop_count = request->stop_count,
     };
+}
+
+/* The parameters of the slot's second line. */
+static void fill_second_line(struct submission *ret_submission, const struct agl_request *request)
+{
+    if (!request->top_k && request->min_p == 0.0f && !request->stop_count)
+        return;
+    ret_submission->flags |= SUBMISSION_WIDE;
+    ret_submission->top_k = request->top_k;
+    ret_submission->min_p = request->min_p;
+    ret_submission->stop_count = request->stop_count;
     memcpy(ret_submission->stop_ids, request->stop_ids,
            request->stop_count * sizeof request->stop_ids[0]);
 }
@@ -309,6 +339,7 @@ int agl_submit(struct agl_client *client, const struct agl_request *request, uin
     uint32_t id = next_id(client, index);
     struct submission submission;
     fill_submission(&submission, client, request, id);
+    fill_second_line(&submission, request);
     err = push(client, &submission);
     if (err < 0)
         return err;
@@ -319,7 +350,7 @@ int agl_submit(struct agl_client *client, const struct agl_request *request, uin
         .id = id,
         .state = REQUEST_SUBMITTED,
         .model = request->model,
-        .vocab_size = board_vocab_size(client, request->model),
+        .vocab_size = client->vocab_sizes[request->model],
         .is_kept = request->flags & AGL_KEEP,
     };
     if (parent) {

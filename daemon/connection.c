@@ -163,6 +163,7 @@ void connection_refuse(struct connection *connection, int error, const char *why
     if (may_log(connection->all))
         log_warning("refused client \"%s\" (process %d, user %u): %s", connection->peer.name,
                     (int)connection->peer.pid, (unsigned)connection->peer.uid, why);
+    board_count(&connection->all->board->board->sessions_refused);
     if (error == -EPROTO && !connection->is_complained_of) {
         connection->is_complained_of = true;
         board_count(&connection->all->board->board->sessions_broken);

@@ -90,13 +90,18 @@ static void take_attach(struct connection *connection)
     connection_try_enter(connection);
 }
 
+static uint16_t smaller(uint16_t a, uint16_t b)
+{
+    return a < b ? a : b;
+}
+
 static int welcome(struct connection *connection)
 {
     const struct message_hello *hello = &connection->packet.message.hello;
     struct message_welcome message = {
         .header = MESSAGE_INIT(MESSAGE_WELCOME, struct message_welcome),
         .major = LAYOUT_MAJOR,
-        .minor = hello->minor < LAYOUT_MINOR ? hello->minor : LAYOUT_MINOR,
+        .minor = smaller(hello->minor, LAYOUT_MINOR),
         .geometry = connection->geometry,
         .session = connection->number,
         .board_bytes = (uint32_t)connection->all->board->region.bytes,

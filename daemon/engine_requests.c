@@ -240,7 +240,7 @@ void engine_end(struct engine *engine, struct request *request, enum done_reason
     leave_state(engine, request);
     learn_service_time(engine, request, now_ns);
     tell_done(engine, request, reason, error, now_ns);
-    atomic_fetch_add_explicit(&engine->board->requests_done, 1, memory_order_relaxed);
+    engine_count(&engine->board->requests_done, 1);
     if (keeps)
         keep(engine, request);
     else

@@ -127,6 +127,14 @@ struct engine {
     _Atomic uint32_t report_cursor __attribute__((aligned(LAYOUT_PAIR_BYTES)));
 };
 
+/* Adds to a counter of the board. relaxed, and no read-modify-write: for onlookers, and the
+ * engine's thread alone writes it. */
+static inline void engine_count(_Atomic uint64_t *counter, uint64_t more)
+{
+    uint64_t value = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, value + more, memory_order_relaxed);
+}
+
 /* ---- engine.c -------------------------------------------------------------------------------- */
 
 /* One turn: everything that is to be done now. Whether there was anything. */

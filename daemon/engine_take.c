@@ -25,7 +25,7 @@ static void refuse(struct engine *engine, struct session *session,
                  .done_ns = now_ns},
     };
     publish_event(&engine->publisher, session, &event);
-    atomic_fetch_add_explicit(&engine->board->requests_refused, 1, memory_order_relaxed);
+    engine_count(&engine->board->requests_refused, 1);
 }
 
 /* When the queue will have moved on by about one request: at the rate of late, between 1 ms and
@@ -136,6 +136,8 @@ static void accept(struct engine *engine, struct session *session, struct reques
         .request = request->id,
         .accepted = {.taken_ns = now_ns, .prompt_tokens = prompt_tokens},
     };
+    if (request->flags & SUBMISSION_TIMES)
+        event.accepted.published_ns = engine->clock_ns();
     publish_event(&engine->publisher, session, &event);
     engine_enqueue(engine, request);
 }
@@ -185,7 +187,7 @@ static void take_request(struct engine *engine, struct session *session,
     }
 
     struct refusal refusal = {.reason = DONE_REFUSED};
-    atomic_fetch_add_explicit(&engine->board->requests_total, 1, memory_order_relaxed);
+    engine_count(&engine->board->requests_total, 1);
     if (err == 0)
         err = check_state(engine, session, submission, parent);
     if (err == 0 && (is_past(submission->deadline_ns, now_ns) ||
@@ -270,11 +272,12 @@ bool engine_take(struct engine *engine, struct session *session, uint64_t now_ns
         if (is_stalled)
             break;
         struct submission submission;
-        if (ring_pop(&session->submissions, &submission) < 0)
+        if (intake_take(&session->submissions, &submission) < 0)
             break; /* the writer took it back: only a hostile one does */
         taken++;
         tokens += submission.prompt_tokens;
-        take_one(engine, session, &submission, now_ns);
+        take_one(engine, session, &submission,
+                 submission.flags & SUBMISSION_TIMES ? engine->clock_ns() : now_ns);
     }
     note_stall(engine, session, is_stalled, now_ns);
     if (taken)

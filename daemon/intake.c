@@ -7,6 +7,19 @@
 
 static const float temperature_max = 100;
 
+int intake_take(struct ring_reader *submissions, struct submission *ret_submission)
+{
+    enum { FIRST = LAYOUT_LINE_BYTES };
+    if (ring_peek(submissions, ret_submission, FIRST) < 0)
+        return -EAGAIN;
+    if (ret_submission->flags & SUBMISSION_WIDE)
+        ring_peek_rest(submissions, ret_submission, FIRST);
+    else
+        memset((uint8_t *)ret_submission + FIRST, 0, sizeof *ret_submission - FIRST);
+    ring_advance(submissions);
+    return 0;
+}
+
 static int broken(const char *why, const char **ret_why)
 {
     *ret_why = why;

@@ -1,6 +1,6 @@
 /*
- * Judging what a client submits. The submission is a private copy (ring_pop()); the client's memory
- * is looked at once more only to copy the prompt.
+ * Judging what a client submits. The submission is a private copy (intake_take()); the client's
+ * memory is looked at once more only to copy the prompt.
  *
  * What breaks the contract ends the session (-EPROTO), since a client library that does this is
  * broken or hostile, and nothing that it says can be relied on:
@@ -32,6 +32,10 @@
 #define AGL_DAEMON_INTAKE_H
 
 #include "shm/layout.h"
+#include "shm/ring.h"
+
+/* Takes the next submission out of the ring, as a private copy. 0; -EAGAIN: nothing there yet. */
+int intake_take(struct ring_reader *submissions, struct submission *ret_submission);
 
 /* Everything that can be judged from the submission itself. 0; -EPROTO: the contract is broken and
  * *ret_why (a constant) says how; another error: refuse with it. */

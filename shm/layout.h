@@ -22,8 +22,8 @@
 #include <stdint.h>
 
 enum {
-    LAYOUT_MAJOR = 0, /* sides with different majors refuse each other */
-    LAYOUT_MINOR = 1, /* the session runs at the smaller of both minors */
+    LAYOUT_MAJOR = 1, /* sides with different majors refuse each other */
+    LAYOUT_MINOR = 0, /* the session runs at the smaller of both minors */
 
     LAYOUT_LINE_BYTES = 64,
     LAYOUT_PAIR_BYTES =
@@ -63,13 +63,19 @@ enum submission_flags {
     SUBMISSION_KEEP = 1 << 0,       /* keep the sequence after its end, for SUBMISSION_EXTEND */
     SUBMISSION_IGNORE_EOS = 1 << 1, /* the model's own end tokens do not stop it */
     SUBMISSION_LOGITS = 1 << 2,     /* an EVENT_OUTPUT with all logits goes before each token */
-    SUBMISSION_FLAGS_ALL = (1 << 3) - 1,
+    SUBMISSION_TIMES = 1 << 3,      /* EVENT_ACCEPTED tells exact times: two readings of a clock */
+    SUBMISSION_WIDE = 1 << 15,      /* the second line of the slot is part of the submission */
+    SUBMISSION_FLAGS_ALL = SUBMISSION_KEEP | SUBMISSION_IGNORE_EOS | SUBMISSION_LOGITS |
+                           SUBMISSION_TIMES | SUBMISSION_WIDE,
 };
 
 enum priority { PRIORITY_BATCH = 0, PRIORITY_NORMAL = 1, PRIORITY_HIGH = 2, PRIORITY_REALTIME = 3 };
 
-/* One slot of the submission ring. Fields that an operation does not use must be zero, as must the
- * reserved ones: the daemon refuses the submission otherwise, so that they can gain a meaning. */
+/* One slot of the submission ring: two cache lines, of which most submissions use the first alone.
+ * Without SUBMISSION_WIDE the second line is neither written nor read and counts as zeros, so that
+ * one line moves from processor to processor. Fields that an operation does not use must be zero,
+ * as must the reserved ones: the daemon refuses the submission otherwise, so that they can gain a
+ * meaning. */
 struct submission {
     _Atomic uint32_t seq; /* ring.h: position + 1, stored last */
     uint8_t op;           /* enum submission_op */
@@ -84,14 +90,16 @@ struct submission {
     uint32_t prompt_tokens; /* uint32_t ids at that place */
     uint32_t max_tokens;    /* tokens to generate at the most, at least 1 */
 
-    float temperature; /* 0: greedy */
-    float top_p;       /* 1: off */
-    float min_p;       /* 0: off */
-    uint32_t top_k;    /* 0: off */
-
-    uint64_t seed;
     uint64_t first_token_deadline_ns; /* absolute, CLOCK_MONOTONIC; 0: none */
     uint64_t deadline_ns;             /* of the whole answer, likewise */
+
+    float temperature; /* 0: greedy */
+    float top_p;       /* 1: off */
+    uint64_t seed;
+
+    /* The second line, with SUBMISSION_WIDE. */
+    uint32_t top_k; /* 0: off */
+    float min_p;    /* 0: off */
 
     uint32_t stop_ids[SUBMISSION_STOP_IDS]; /* besides the model's own */
     uint32_t stop_count;
@@ -110,9 +118,11 @@ static_assert(offsetof(struct submission, request) == 8, "layout");
 static_assert(offsetof(struct submission, model) == 16, "layout");
 static_assert(offsetof(struct submission, prompt_offset) == 20, "layout");
 static_assert(offsetof(struct submission, max_tokens) == 28, "layout");
-static_assert(offsetof(struct submission, temperature) == 32, "layout");
-static_assert(offsetof(struct submission, seed) == 48, "layout");
-static_assert(offsetof(struct submission, deadline_ns) == 64, "layout");
+static_assert(offsetof(struct submission, first_token_deadline_ns) == 32, "layout");
+static_assert(offsetof(struct submission, deadline_ns) == 40, "layout");
+static_assert(offsetof(struct submission, temperature) == 48, "layout");
+static_assert(offsetof(struct submission, seed) == 56, "layout");
+static_assert(offsetof(struct submission, top_k) == LAYOUT_LINE_BYTES, "the second line");
 static_assert(offsetof(struct submission, stop_ids) == 72, "layout");
 static_assert(offsetof(struct submission, stop_count) == 88, "layout");
 static_assert(offsetof(struct submission, repetition_penalty) == 92, "layout");
@@ -147,9 +157,12 @@ struct event_token {
 };
 
 struct event_accepted {
-    uint64_t taken_ns; /* when the engine took the submission, CLOCK_MONOTONIC */
+    uint64_t taken_ns; /* the engine's turn that took the submission, CLOCK_MONOTONIC; with
+                          SUBMISSION_TIMES: right after it was taken from the ring */
     uint32_t prompt_tokens;
-    uint32_t reserved[9];
+    uint32_t reserved0;
+    uint64_t published_ns; /* SUBMISSION_TIMES: right before this event was stored; else 0 */
+    uint32_t reserved[6];
 };
 
 struct event_output {
@@ -309,7 +322,7 @@ static inline uint64_t daemon_half_bytes(const struct geometry *g)
 
 /* The board: one for all clients, written by the daemon alone. Every counter stands by itself, is
  * stored relaxed and may be a little older than its neighbour. */
-enum { BOARD_MAGIC = 0x424c4741 /* "AGLB" */, BOARD_VERSION = 1 };
+enum { BOARD_MAGIC = 0x424c4741 /* "AGLB" */, BOARD_VERSION = 2 };
 
 enum board_state { BOARD_STARTING = 0, BOARD_SERVING = 1, BOARD_DRAINING = 2 };
 
@@ -358,10 +371,13 @@ struct board {
     _Atomic uint64_t requests_total;
     _Atomic uint64_t requests_refused;
     _Atomic uint64_t requests_done;
+    _Atomic uint64_t sessions_refused; /* handshakes that were sent away, for whatever reason */
+    uint64_t reserved1[7];
     struct board_model models[BOARD_MODELS_MAX];
 };
 static_assert(offsetof(struct board, start_ns) == 96, "layout");
 static_assert(offsetof(struct board, heartbeat_ns) == 112, "layout");
-static_assert(offsetof(struct board, models) == 184, "layout");
+static_assert(offsetof(struct board, sessions_refused) == 184, "layout");
+static_assert(offsetof(struct board, models) == 248, "layout");
 
 #endif

@@ -86,9 +86,10 @@ static inline int32_t ring_room(struct ring_writer *writer, uint32_t wanted)
     return (int32_t)(writer->slot_count - used);
 }
 
-/* Appends one message, whose size is slot_bytes; its first four bytes are ignored. 0; -EAGAIN: no
- * room; -EPROTO as above. */
-static inline int ring_push(struct ring_writer *writer, const void *message)
+/* Appends one message of which only the first `bytes` (at most slot_bytes) count: the rest of the
+ * slot stays as it was, and the reader must know from these bytes that it is to be left alone. The
+ * first four bytes are ignored. 0; -EAGAIN: no room; -EPROTO as above. */
+static inline int ring_push_part(struct ring_writer *writer, const void *message, uint32_t bytes)
 {
     int32_t room = ring_room(writer, 1);
     if (room <= 0)
@@ -96,12 +97,18 @@ static inline int ring_push(struct ring_writer *writer, const void *message)
 
     uint8_t *slot =
         writer->slots + (size_t)(writer->tail & (writer->slot_count - 1)) * writer->slot_bytes;
-    memcpy(slot + 4, (const uint8_t *)message + 4, writer->slot_bytes - 4);
+    memcpy(slot + 4, (const uint8_t *)message + 4, bytes - 4);
     writer->tail++;
-    /* release: pairs with the acquire in ring_pop(); makes the copy above visible, and for
+    /* release: pairs with the acquire in ring_peek(); makes the copy above visible, and for
      * submissions also the prompt in the arena. */
     atomic_store_explicit((_Atomic uint32_t *)(void *)slot, writer->tail, RING_PUBLISH_ORDER);
     return 0;
+}
+
+/* Appends one message of slot_bytes. */
+static inline int ring_push(struct ring_writer *writer, const void *message)
+{
+    return ring_push_part(writer, message, writer->slot_bytes);
 }
 
 /* The word that will hold ring_expected() when the next message is there: for ring_pop(), and for a
@@ -138,24 +145,50 @@ static inline int ring_is_ready(const struct ring_reader *reader)
     return atomic_load_explicit(ring_next(reader), memory_order_relaxed) == ring_expected(reader);
 }
 
-/* Copies the next message out of the ring: slot_bytes, so *ret_message must have room for as many.
- * 0; -EAGAIN: nothing there yet. */
-static inline int ring_pop(struct ring_reader *reader, void *ret_message)
+/* Copies the first `bytes` of the next message without taking it. 0; -EAGAIN: nothing there yet.
+ * Everything after this is about the copy: who wants more of the slot reads that with
+ * ring_peek_rest(), never the same bytes again. */
+static inline int ring_peek(const struct ring_reader *reader, void *ret_message, uint32_t bytes)
 {
     const _Atomic uint32_t *slot = ring_next(reader);
     uint32_t expected = ring_expected(reader);
-    /* acquire: pairs with the release in ring_push(); the message was written before its number. */
+    /* acquire: pairs with the release in ring_push_part(); the message was written before its
+     * number. */
     if (atomic_load_explicit(slot, RING_TAKE_ORDER) != expected)
         return -EAGAIN;
-    memcpy((uint8_t *)ret_message + 4, (const uint8_t *)slot + 4, reader->slot_bytes - 4);
+    memcpy((uint8_t *)ret_message + 4, (const uint8_t *)slot + 4, bytes - 4);
     memcpy(ret_message, &expected, 4);
     /* The compiler may not read the slot a second time instead of the copy: a hostile writer could
      * change it between a check and a use. */
     __asm__ volatile("" ::: "memory");
+    return 0;
+}
+
+/* After ring_peek() of `from` bytes: the others of the slot. */
+static inline void ring_peek_rest(const struct ring_reader *reader, void *ret_message,
+                                  uint32_t from)
+{
+    memcpy((uint8_t *)ret_message + from, (const uint8_t *)ring_next(reader) + from,
+           reader->slot_bytes - from);
+    __asm__ volatile("" ::: "memory"); /* as in ring_peek() */
+}
+
+/* Takes what ring_peek() has shown. */
+static inline void ring_advance(struct ring_reader *reader)
+{
     reader->head++;
     if (reader->head - reader->published >= reader->slot_count / 4)
         ring_return(reader);
-    return 0;
+}
+
+/* Takes the next message out of the ring: slot_bytes, so *ret_message must have room for as many.
+ * 0; -EAGAIN: nothing there yet. */
+static inline int ring_pop(struct ring_reader *reader, void *ret_message)
+{
+    int err = ring_peek(reader, ret_message, reader->slot_bytes);
+    if (err == 0)
+        ring_advance(reader);
+    return err;
 }
 
 #endif

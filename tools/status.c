@@ -70,8 +70,9 @@ static void print_text(const struct agl_status *status, const struct agl_model *
     printf("  %-20s %.1f s, last sign of life %.2f s ago%s\n", "up",
            (double)age_ns(status->start_ns) / 1e9, (double)age_ns(status->heartbeat_ns) / 1e9,
            age_ns(status->heartbeat_ns) > SILENCE_NS ? ": dead, or stuck" : "");
-    printf("  %-20s %u now, %llu in all, %llu ended for breaking the contract\n", "sessions",
-           status->sessions, (unsigned long long)status->sessions_total,
+    printf("  %-20s %u now, %llu in all, %llu refused, %llu ended for breaking the contract\n",
+           "sessions", status->sessions, (unsigned long long)status->sessions_total,
+           (unsigned long long)status->sessions_refused,
            (unsigned long long)status->sessions_broken);
     printf("  %-20s %u running, %u queued; %llu done, %llu refused\n", "requests",
            status->requests_running, status->requests_queued,
@@ -119,6 +120,7 @@ static int print_json(const struct agl_status *status, const struct agl_model *m
     add_number(root, "steps", status->steps);
     add_number(root, "sessions", status->sessions);
     add_number(root, "sessions_total", status->sessions_total);
+    add_number(root, "sessions_refused", status->sessions_refused);
     add_number(root, "sessions_broken", status->sessions_broken);
     add_number(root, "requests_running", status->requests_running);
     add_number(root, "requests_queued", status->requests_queued);

@@ -100,7 +100,8 @@ struct agl_model {
     uint64_t prompt_tokens;   /* computed since the daemon's start */
     uint64_t generated_tokens;
     uint64_t steps;
-    uint64_t busy_ns; /* spent in those steps */
+    uint64_t busy_ns;     /* spent in those steps */
+    uint64_t reserved[8]; /* 0 */
 };
 
 /* Number of models held by the daemon; 0 or more. */
@@ -134,6 +135,8 @@ struct agl_status {
     uint64_t requests_total;
     uint64_t requests_refused;
     uint64_t requests_done;
+    uint64_t sessions_refused; /* connections that were sent away, for whatever reason */
+    uint64_t reserved[8];      /* 0 */
 };
 
 /* The daemon's state as of now, read from memory that it shares; no system call. */
@@ -157,7 +160,8 @@ enum agl_priority {
 enum agl_request_flags {
     AGL_KEEP = 1 << 0,       /* keep the sequence when the answer ends, to continue it */
     AGL_IGNORE_EOS = 1 << 1, /* the model's own end tokens do not end the answer */
-    AGL_LOGITS = 1 << 2      /* an AGL_EVENT_LOGITS goes before each token; needs output_bytes */
+    AGL_LOGITS = 1 << 2,     /* an AGL_EVENT_LOGITS goes before each token; needs output_bytes */
+    AGL_TIMES = 1 << 3       /* AGL_EVENT_ACCEPTED tells exact times (two readings of a clock) */
 };
 
 enum { AGL_STOP_IDS_MAX = 4 };
@@ -207,6 +211,17 @@ int agl_set_priority(struct agl_client *client, uint32_t request, uint32_t prior
 
 /* Gives up the kept sequence of an ended request. Errors as agl_cancel(). */
 int agl_forget(struct agl_client *client, uint32_t request);
+
+enum agl_request_state {
+    AGL_REQUEST_SUBMITTED = 1, /* not accepted yet: of a dead daemon nobody knows if it was seen */
+    AGL_REQUEST_RUNNING = 2,   /* accepted, its AGL_EVENT_DONE has not been read yet */
+    AGL_REQUEST_KEPT = 3       /* done, and kept to be continued */
+};
+
+/* What this client knows of a request from the events that it has read: enum agl_request_state, and
+ * the number of tokens received so far (ret_tokens may be NULL). Also after the session's end
+ * (-EPIPE), so that the caller can tell what was lost. -ENOENT: no such request, or it is done. */
+int agl_request_state(const struct agl_client *client, uint32_t request, uint32_t *ret_tokens);
 
 /* ---- events ---------------------------------------------------------------------------------- */
 
@@ -260,6 +275,10 @@ struct agl_event {
     uint64_t generate_ns;      /* first token until last token */
     /* AGL_EVENT_OVERFLOW */
     uint64_t parked_ns;
+    /* AGL_EVENT_ACCEPTED of a request with AGL_TIMES: when the event was stored; taken_ns is then
+     * when the submission was taken from the ring, else that of the engine's turn. */
+    uint64_t published_ns;
+    uint64_t reserved[4]; /* 0 */
 };
 
 /* Takes the next event without waiting. 1: *ret_event is filled; 0: nothing there; -EPIPE: the

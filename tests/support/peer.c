@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "autoglm.h"
 #include "tests/support/test.h"
 
 enum { FLOOD_FDS = 20 };
@@ -419,6 +420,11 @@ bool peer_was_rung(struct peer *peer)
 {
     uint64_t count;
     return read(peer->doorbell_fd, &count, sizeof count) == sizeof count;
+}
+
+void peer_live(struct peer *peer)
+{
+    atomic_store_explicit(&peer->board->heartbeat_ns, agl_now_ns(), memory_order_relaxed);
 }
 
 void peer_die(struct peer *peer)

@@ -131,7 +131,8 @@ static void every_field_of_a_request_reaches_the_daemon(void **state)
     struct submission expected = {.seq = 1,
                                   .op = SUBMISSION_GENERATE,
                                   .priority = PRIORITY_HIGH,
-                                  .flags = SUBMISSION_KEEP | SUBMISSION_IGNORE_EOS,
+                                  .flags =
+                                      SUBMISSION_KEEP | SUBMISSION_IGNORE_EOS | SUBMISSION_WIDE,
                                   .request = id,
                                   .model = 1,
                                   .prompt_offset = 0,
@@ -222,7 +223,8 @@ static void a_field_that_makes_no_sense_is_named_with_its_value(void **state)
     REFUSED(size_bytes = 7, "size_bytes is 7");
     REFUSED(model = 2, "model is 2, the daemon holds 2");
     REFUSED(max_tokens = 0, "max_tokens is 0");
-    REFUSED(flags = 8, "flags is 0x8");
+    REFUSED(flags = 16, "flags is 0x10");
+    REFUSED(flags = 0x8000, "flags is 0x8000");
     REFUSED(flags = AGL_LOGITS, "needs options.output_bytes of at least 4000");
     REFUSED(priority = 4, "priority is 4");
     REFUSED(temperature = -0.5f, "temperature is -0.5");
@@ -266,6 +268,73 @@ static void requests_not_in_flight_are_not_found(void **state)
     assert_int_equal(agl_cancel(client, id), -ENOENT);
     assert_int_equal(agl_forget(client, id), 0);
     assert_int_equal(agl_forget(client, id), -ENOENT);
+}
+
+static void assert_state(uint32_t id, int state, uint32_t tokens)
+{
+    uint32_t told = UINT32_MAX;
+    assert_int_equal(agl_request_state(client, id, &told), state);
+    assert_int_equal(told, tokens);
+}
+
+static void the_state_of_a_request_is_known_beyond_the_daemons_death(void **state)
+{
+    uint32_t told = 42;
+    assert_int_equal(agl_request_state(client, 0, &told), -ENOENT);
+    assert_int_equal(agl_request_state(client, 77, &told), -ENOENT);
+    assert_int_equal(told, 42);
+    uint32_t done = submit_one(0);
+    uint32_t kept = submit_one(AGL_KEEP);
+    uint32_t running = submit_one(0);
+    finish(done, DONE_STOP);
+    finish(kept, DONE_LENGTH);
+    peer_accept(&peer, running, 1);
+    assert_int_equal(next_event().kind, AGL_EVENT_ACCEPTED);
+    peer_token(&peer, running, 0, 3);
+    assert_int_equal(next_event().kind, AGL_EVENT_TOKENS);
+    uint32_t submitted = submit_one(0);
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(agl_request_state(client, done, NULL), -ENOENT);
+        assert_state(kept, AGL_REQUEST_KEPT, 0);
+        assert_state(running, AGL_REQUEST_RUNNING, 1);
+        assert_state(submitted, AGL_REQUEST_SUBMITTED, 0);
+        struct agl_event event;
+        peer_die(&peer);
+        assert_int_equal(agl_wait(client, &event, UINT64_MAX), -EPIPE);
+    }
+}
+
+static void what_is_being_continued_counts_as_kept(void **state)
+{
+    uint32_t kept = submit_one(AGL_KEEP);
+    finish(kept, DONE_LENGTH);
+    uint32_t id;
+    assert_int_equal(submit(1, 5, 0, kept, &id), 0);
+    assert_state(kept, AGL_REQUEST_KEPT, 0);
+    assert_state(id, AGL_REQUEST_SUBMITTED, 0);
+}
+
+static void a_plain_request_leaves_the_second_line_alone(void **state)
+{
+    struct agl_request request = AGL_REQUEST_INIT;
+    struct submission got;
+    uint32_t *ids;
+    uint32_t id;
+    request.prompt_tokens = 1;
+    request.temperature = 0.5f;
+    request.seed = 9;
+    request.deadline_ns = 1;
+    assert_int_equal(agl_prompt(client, 1, &ids), 0);
+    assert_int_equal(agl_submit(client, &request, &id), 0);
+    assert_int_equal(peer_take(&peer, &got), 0);
+    assert_int_equal(got.flags & SUBMISSION_WIDE, 0);
+    request.flags = AGL_TIMES;
+    request.min_p = 0.5f;
+    assert_int_equal(agl_prompt(client, 1, &ids), 0);
+    assert_int_equal(agl_submit(client, &request, &id), 0);
+    assert_int_equal(peer_take(&peer, &got), 0);
+    assert_int_equal(got.flags, SUBMISSION_WIDE | SUBMISSION_TIMES);
+    assert_true(got.min_p == 0.5f);
 }
 
 static void max_requests_bounds_what_is_in_flight_or_kept(void **state)
@@ -538,6 +607,7 @@ static int serve_one(uint32_t number)
     struct submission submission;
     struct agl_event event;
     uint32_t id;
+    peer_live(&peer);
     if (agl_poll(client, &event) != 0 || submit(7, number, 0, 0, &id) != 0 ||
         peer_take(&peer, &submission) != 0)
         return -1;
@@ -584,6 +654,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(logits_are_asked_for_only_with_room_for_a_row,
                                         connect_with_output, leave_peer),
         WITH_PEER(requests_not_in_flight_are_not_found),
+        WITH_PEER(the_state_of_a_request_is_known_beyond_the_daemons_death),
+        WITH_PEER(what_is_being_continued_counts_as_kept),
+        WITH_PEER(a_plain_request_leaves_the_second_line_alone),
         WITH_PEER(max_requests_bounds_what_is_in_flight_or_kept),
         WITH_PEER(ids_are_never_zero_and_do_not_come_back_soon),
         WITH_PEER(a_full_ring_says_try_again),

@@ -106,6 +106,7 @@ static void a_session_lives_until_its_socket_is_closed(void **state)
     expect_nothing_left();
     assert_int_equal(rig.board.board->sessions_total, 1);
     assert_int_equal(rig.board.board->sessions_broken, 0);
+    assert_int_equal(rig.board.board->sessions_refused, 0);
 }
 
 static void a_session_ends_with_its_process_though_a_child_keeps_the_socket(void **state)
@@ -202,9 +203,9 @@ static void every_wrong_hello_is_refused_by_name(void **state)
         {spoil_magic, ALL, 0, -EPROTO, "hello: magic number is 0x4d4c4742"},
         {spoil_kind, ALL, 0, -EPROTO, "hello: message kind is 3, must be 1"},
         {spoil_size, ALL, 0, -EPROTO, "its header says 89"},
-        {spoil_major, ALL, 0, -EPROTONOSUPPORT, "the client speaks version 7.1, the daemon 0.1"},
-        {spoil_major, 12, 0, -EPROTONOSUPPORT, "the client speaks version 7.1"},
-        {spoil_major, 120, 0, -EPROTONOSUPPORT, "the client speaks version 7.1"},
+        {spoil_major, ALL, 0, -EPROTONOSUPPORT, "the client speaks version 8.0, the daemon 1.0"},
+        {spoil_major, 12, 0, -EPROTONOSUPPORT, "the client speaks version 8.0"},
+        {spoil_major, 120, 0, -EPROTONOSUPPORT, "the client speaks version 8.0"},
         {spoil_features, ALL, 0, -EPROTONOSUPPORT, "features 0x4"},
         {spoil_stagger, ALL, 0, -EPROTO, "stagger is 1"},
         {spoil_reserved, ALL, 0, -EPROTO, "hello: a reserved field is not 0"},
@@ -225,6 +226,7 @@ static void every_wrong_hello_is_refused_by_name(void **state)
     }
     expect_nothing_left();
     assert_int_equal(rig.board.board->sessions_total, 0);
+    assert_int_equal(rig.board.board->sessions_refused, sizeof cases / sizeof *cases);
 }
 
 /* What comes instead of a client half. */

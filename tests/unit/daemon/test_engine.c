@@ -44,6 +44,32 @@ static void the_first_event_comes_in_the_turn_that_takes_the_submission(void **s
     stand_close(&s);
 }
 
+static uint64_t ticking_clock(void)
+{
+    return rig_now_ns += 1000;
+}
+
+static void exact_times_are_told_to_who_asks(void **state)
+{
+    (void)state;
+    struct stand s;
+    rig_init(&s.rig);
+    stand_open(&s);
+    s.rig.engine->clock_ns = ticking_clock;
+    uint64_t begin_ns = rig_now_ns;
+    stand_ask(&s, 1, 3, 1, SUBMISSION_TIMES);
+    struct event event = rig_expect(&s.rig, &s.client, EVENT_ACCEPTED, 1);
+    assert_true(event.accepted.taken_ns > begin_ns);
+    assert_true(event.accepted.published_ns > event.accepted.taken_ns);
+    rig_expect(&s.rig, &s.client, EVENT_TOKENS, 1);
+    rig_expect(&s.rig, &s.client, EVENT_DONE, 1);
+    stand_ask(&s, 2, 3, 1, 0);
+    event = rig_expect(&s.rig, &s.client, EVENT_ACCEPTED, 2);
+    assert_true(event.accepted.taken_ns > begin_ns);
+    assert_true(event.accepted.published_ns == 0);
+    stand_close(&s);
+}
+
 static void slots_are_given_back_when_the_ring_runs_empty(void **state)
 {
     (void)state;
@@ -119,6 +145,7 @@ static void an_answer_ends_at_a_stop_id_which_is_not_told(void **state)
     submission.stop_ids[0] = 900;
     submission.stop_ids[1] = 4;
     submission.stop_count = 2;
+    submission.flags = SUBMISSION_WIDE;
     client_half_submit(&s.client, &submission);
     struct event done = stand_answer(&s, 1, ids);
     assert_done(done, 1, DONE_STOP);
@@ -257,7 +284,7 @@ static void a_stop_token_takes_no_room_of_the_output_arena(void **state)
     uint64_t release = 0;
     for (uint32_t id = 1; id <= 5; id++) {
         struct submission submission = client_half_request(&s.client, id, 4, 9);
-        submission.flags = SUBMISSION_LOGITS;
+        submission.flags = SUBMISSION_LOGITS | SUBMISSION_WIDE;
         submission.stop_ids[0] = 2;
         submission.stop_count = 1;
         client_half_submit(&s.client, &submission);
@@ -678,6 +705,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(echo_answers_with_the_prompt),
         cmocka_unit_test(the_first_event_comes_in_the_turn_that_takes_the_submission),
+        cmocka_unit_test(exact_times_are_told_to_who_asks),
         cmocka_unit_test(slots_are_given_back_when_the_ring_runs_empty),
         cmocka_unit_test(nobody_is_always_the_first),
         cmocka_unit_test(the_prompts_place_is_free_once_accepted),

@@ -118,6 +118,7 @@ static void a_queue_full_of_tokens_refuses_too(void **state)
 static struct submission nonsense(struct client_half *client, uint32_t kind)
 {
     struct submission submission = client_half_request(client, 9, 3, 5);
+    submission.flags = SUBMISSION_WIDE;
     switch (kind) {
     case 0:
         submission.op = 77;

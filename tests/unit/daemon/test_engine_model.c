@@ -73,6 +73,7 @@ static void make_jobs(struct job *jobs, unsigned seed)
         job->submission =
             (struct submission){.op = SUBMISSION_GENERATE,
                                 .priority = (uint8_t)(rand_r(&seed) % 4),
+                                .flags = SUBMISSION_WIDE,
                                 .prompt_tokens = tokens,
                                 .max_tokens = 1 + (uint32_t)rand_r(&seed) % ANSWER_MAX,
                                 .temperature = i % 3 ? 0.9f : 0,

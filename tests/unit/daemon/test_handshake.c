@@ -180,8 +180,10 @@ static void a_right_hello_and_a_right_attach_pass(void **state)
 {
     struct handshake_packet packet;
     handshake_packet_init(&packet);
-    packet.message.hello = (struct message_hello){
-        .header = MESSAGE_INIT(MESSAGE_HELLO, struct message_hello), .minor = 900};
+    packet.message.hello =
+        (struct message_hello){.header = MESSAGE_INIT(MESSAGE_HELLO, struct message_hello),
+                               .major = LAYOUT_MAJOR,
+                               .minor = 900};
     packet.bytes = sizeof(struct message_hello);
     assert_int_equal(handshake_check_hello(&packet, &failure), 0); /* a newer minor may come */
 

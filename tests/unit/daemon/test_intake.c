@@ -75,8 +75,8 @@ static void a_broken_contract_ends_the_session(void **state)
     assert_int_equal(CHECK_WITH(op, 255), -EPROTO);
     assert_int_equal(CHECK_WITH(request, 0), -EPROTO);
     assert_int_equal(CHECK_WITH(priority, 4), -EPROTO);
-    assert_int_equal(CHECK_WITH(flags, 1 << 3), -EPROTO);
-    assert_int_equal(CHECK_WITH(flags, 0x8000), -EPROTO);
+    assert_int_equal(CHECK_WITH(flags, 1 << 4), -EPROTO);
+    assert_int_equal(CHECK_WITH(flags, 0x4000), -EPROTO);
     assert_int_equal(CHECK_WITH(parent, 1), -EPROTO);
     assert_int_equal(CHECK_WITH(stop_count, 5), -EPROTO);
     for (int i = 0; i < 4; i++)
@@ -208,10 +208,44 @@ static void a_prompt_is_copied_and_its_ids_are_checked(void **state)
     assert_int_equal(intake_copy_prompt((uint8_t *)arena, 4, 0, VOCAB, ids), 0);
 }
 
+static void the_second_line_is_read_if_the_first_says_so(void **state)
+{
+    enum { SLOTS = 8 };
+    static uint8_t slots[SLOTS * SUBMISSION_SLOT_BYTES];
+    static _Atomic uint32_t cursor;
+    struct ring_writer writer;
+    struct ring_reader reader;
+    struct submission sent = fine();
+    struct submission got;
+    ring_writer_init(&writer, slots, SLOTS, SUBMISSION_SLOT_BYTES, &cursor);
+    ring_reader_init(&reader, slots, SLOTS, SUBMISSION_SLOT_BYTES, &cursor);
+    memset(slots, 0x55, sizeof slots);
+    assert_int_equal(intake_take(&reader, &got), -EAGAIN);
+
+    sent.flags |= SUBMISSION_WIDE;
+    assert_int_equal(ring_push(&writer, &sent), 0);
+    sent.flags &= (uint16_t)~SUBMISSION_WIDE;
+    assert_int_equal(ring_push_part(&writer, &sent, LAYOUT_LINE_BYTES), 0);
+    assert_int_equal(slots[2 * SUBMISSION_SLOT_BYTES - 1], 0x55); /* not written either */
+
+    assert_int_equal(intake_take(&reader, &got), 0);
+    assert_int_equal(got.top_k, sent.top_k);
+    assert_int_equal(got.stop_count, sent.stop_count);
+    assert_memory_equal(got.stop_ids, sent.stop_ids, sizeof got.stop_ids);
+    memset(&got, 0xaa, sizeof got);
+    assert_int_equal(intake_take(&reader, &got), 0);
+    assert_int_equal(got.request, sent.request);
+    assert_true(got.seed == sent.seed);
+    for (size_t at = LAYOUT_LINE_BYTES; at < sizeof got; at++)
+        assert_int_equal(((uint8_t *)&got)[at], 0);
+    assert_int_equal(intake_take(&reader, &got), -EAGAIN);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_right_is_taken),
+        cmocka_unit_test(the_second_line_is_read_if_the_first_says_so),
         cmocka_unit_test(a_broken_contract_ends_the_session),
         cmocka_unit_test(short_operations_use_no_other_field),
         cmocka_unit_test(a_prompt_lies_within_the_arena),

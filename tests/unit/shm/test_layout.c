@@ -11,7 +11,7 @@ static const struct geometry usual = {.submission_slots = 32,
 
 /* Offsets are pinned where they are declared; what is not, here. A change to any of these numbers
  * is a change of LAYOUT_MAJOR. */
-static void every_field_lies_where_release_0_1_put_it(void **state)
+static void every_field_lies_where_layout_1_0_put_it(void **state)
 {
     static const struct {
         size_t is, was;
@@ -21,10 +21,10 @@ static void every_field_lies_where_release_0_1_put_it(void **state)
         {offsetof(struct submission, flags), 6},
         {offsetof(struct submission, parent), 12},
         {offsetof(struct submission, prompt_tokens), 24},
-        {offsetof(struct submission, top_p), 36},
-        {offsetof(struct submission, min_p), 40},
-        {offsetof(struct submission, top_k), 44},
-        {offsetof(struct submission, first_token_deadline_ns), 56},
+        {offsetof(struct submission, top_p), 52},
+        {offsetof(struct submission, min_p), 68},
+        {offsetof(struct submission, top_k), 64},
+        {offsetof(struct submission, first_token_deadline_ns), 32},
         {offsetof(struct submission, presence_penalty), 96},
         {offsetof(struct submission, frequency_penalty), 100},
         {offsetof(struct submission, extra_bytes), 108},
@@ -32,6 +32,7 @@ static void every_field_lies_where_release_0_1_put_it(void **state)
         {offsetof(struct event, count), 6},
         {offsetof(struct event, index), 12},
         {offsetof(struct event, accepted.prompt_tokens), 24},
+        {offsetof(struct event, accepted.published_ns), 32},
         {offsetof(struct event, output.release), 24},
         {offsetof(struct event, done.error), 28},
         {offsetof(struct event, done.generate_us), 44},
@@ -41,6 +42,7 @@ static void every_field_lies_where_release_0_1_put_it(void **state)
         {sizeof(struct event_token), 8},
         {offsetof(struct board, model_count), 108},
         {offsetof(struct board, sessions_total), 144},
+        {offsetof(struct board, sessions_refused), 184},
         {offsetof(struct board_model, weights_bytes), 408},
         {offsetof(struct board_model, busy_ns), 456},
         {offsetof(struct message_hello, geometry), 16},
@@ -139,7 +141,7 @@ static void a_stagger_moves_words_and_ring_but_not_the_arena(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_field_lies_where_release_0_1_put_it),
+        cmocka_unit_test(every_field_lies_where_layout_1_0_put_it),
         cmocka_unit_test(a_usual_geometry_is_valid),
         cmocka_unit_test(each_field_of_a_geometry_has_its_limits),
         cmocka_unit_test(parts_of_a_half_do_not_overlap_at_any_stagger),
