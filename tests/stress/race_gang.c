@@ -93,6 +93,9 @@ static void fill_request(struct gang *gang, struct submission *ret_submission, s
     uint32_t index = (uint32_t)(entry - gang->entries);
     uint32_t model = gang_below(random, 16) ? RACE_ECHO : RACE_STORY;
     uint32_t flags = gang_below(random, SUBMISSION_LOGITS); /* what lies below it */
+    bool is_wide = gang_below(random, 2);
+    flags |= is_wide ? SUBMISSION_WIDE : 0;
+    flags |= gang_below(random, 4) ? 0 : SUBMISSION_TIMES;
     if (gang_below(random, model == RACE_STORY ? 4 : 64) == 0)
         flags |= SUBMISSION_LOGITS; /* a row of the echo model has no room */
     /* Thousands of short ones rather than some long ones that compute. */
@@ -107,7 +110,7 @@ static void fill_request(struct gang *gang, struct submission *ret_submission, s
         .max_tokens = 1 + gang_below(random, is_long ? 64 : 4),
         .temperature = (float)gang_below(random, 4) * 0.5f,
         .top_p = 0.5f + (float)gang_below(random, 2) * 0.5f,
-        .top_k = gang_below(random, 50),
+        .top_k = is_wide ? gang_below(random, 50) : 0,
         .seed = *random,
     };
     if (gang_below(random, 16) == 0)
