@@ -153,6 +153,27 @@ uint64_t daemon_mapped_bytes(const struct daemon *daemon)
     return read_proc_number(daemon, "status", "VmSize:") * 1024;
 }
 
+uint64_t daemon_shared_bytes(const struct daemon *daemon)
+{
+    return read_proc_number(daemon, "status", "RssShmem:") * 1024;
+}
+
+uint64_t daemon_memfd_bytes(const struct daemon *daemon)
+{
+    char path[64];
+    char line[512];
+    unsigned long long from = 0, to = 0;
+    uint64_t sum = 0;
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)daemon->pid);
+    FILE *maps = fopen(path, "r");
+    assert_non_null(maps);
+    while (fgets(line, sizeof line, maps))
+        if (strstr(line, "/memfd:") && sscanf(line, "%llx-%llx", &from, &to) == 2)
+            sum += to - from;
+    fclose(maps);
+    return sum;
+}
+
 uint64_t daemon_cpu_ns(const struct daemon *daemon)
 {
     char path[128];

@@ -35,6 +35,11 @@ int daemon_descriptors(const struct daemon *daemon);
 /* Bytes of address space that it maps (VmSize), for leak checks. */
 uint64_t daemon_mapped_bytes(const struct daemon *daemon);
 
+/* The same of the halves and the board alone, which is exact even under a sanitizer; and how much
+ * of its shared memory is present (RssShmem). */
+uint64_t daemon_memfd_bytes(const struct daemon *daemon);
+uint64_t daemon_shared_bytes(const struct daemon *daemon);
+
 /* Processor time of all its threads so far. */
 uint64_t daemon_cpu_ns(const struct daemon *daemon);
 

@@ -217,12 +217,13 @@ static void ring(struct gang *gang)
 
 static void spoil(struct gang *gang, struct submission *submission)
 {
-    enum { WORDS = SUBMISSION_SLOT_BYTES / 4 };
-    uint32_t words[WORDS];
-    uint32_t count = has_chance(gang, 1, 8) ? WORDS : 1;
+    uint32_t words[SUBMISSION_SLOT_BYTES / 4];
+    uint32_t count = has_chance(gang, 1, 16) ? SUBMISSION_SLOT_BYTES / 4 : 1;
     memcpy(words, submission, sizeof words);
-    for (uint32_t i = 0; i < count; i++)
-        words[1 + gang_below(&gang->random, WORDS - 1)] = gang_wild(&gang->random);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t word, value = gang_wild_field(&gang->random, &word);
+        words[word] = value;
+    }
     memcpy(submission, words, sizeof words);
 }
 

@@ -85,6 +85,9 @@ static inline uint32_t gang_below(uint32_t *random, uint32_t n)
 /* A value that means trouble, or any. */
 uint32_t gang_wild(uint32_t *random);
 
+/* The same for a field of a submission: which of its words, and the value. */
+uint32_t gang_wild_field(uint32_t *random, uint32_t *ret_word);
+
 /* Starts the racing threads, which never end. */
 void gang_start_racers(struct gang_target *target, uint32_t seed);
 

@@ -1,5 +1,6 @@
 /* The racing threads of a hostile client. */
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,6 +23,35 @@ uint32_t gang_wild(uint32_t *random)
     enum { COUNT = sizeof values / sizeof *values };
     uint32_t choice = gang_below(random, COUNT + 4);
     return choice < COUNT ? values[choice] : stress_random(random);
+}
+
+/* A value at the edge of what the field may have, for those that have an edge. */
+static uint32_t edge(uint32_t *random, uint32_t word)
+{
+    switch (word * 4) {
+    case offsetof(struct submission, op): /* with priority and flags */
+        return gang_below(random, SUBMISSION_DETACH + 2) |
+               gang_below(random, PRIORITY_REALTIME + 2) << 8 | 1u << (16 + gang_below(random, 16));
+    case offsetof(struct submission, request):
+    case offsetof(struct submission, parent):
+        return gang_below(random, 8 * GANG_REQUESTS);
+    case offsetof(struct submission, model):
+        return gang_below(random, RACE_MODELS + 2);
+    case offsetof(struct submission, prompt_offset):
+        return wished.arena_bytes + 8 - gang_below(random, 24) * 2;
+    case offsetof(struct submission, prompt_tokens):
+        return wished.arena_bytes / 4 + 8 - gang_below(random, 16);
+    case offsetof(struct submission, stop_count):
+        return gang_below(random, 4) ? gang_below(random, SUBMISSION_STOP_IDS + 4) : 1000;
+    default:
+        return gang_wild(random);
+    }
+}
+
+uint32_t gang_wild_field(uint32_t *random, uint32_t *ret_word)
+{
+    *ret_word = 1 + gang_below(random, SUBMISSION_SLOT_BYTES / 4 - 1);
+    return gang_below(random, 2) ? edge(random, *ret_word) : gang_wild(random);
 }
 
 static uint8_t *words_of(struct gang_target *target)
@@ -60,7 +90,7 @@ static void change_right_field(struct racer *racer)
         break;
     case 1:
         gang_put(slot + offsetof(struct submission, prompt_offset),
-                 gang_below(random, GANG_REQUESTS * 200) * 4);
+                 gang_below(random, GANG_REQUESTS * (gang_below(random, 64) ? 200u : 256u)) * 4);
         break;
     case 2:
         gang_put(slot + offsetof(struct submission, prompt_tokens), 1 + gang_below(random, 100));
@@ -88,8 +118,8 @@ static void change_wild_field(struct racer *racer)
 {
     uint32_t position;
     uint8_t *slot = some_slot(racer, &position);
-    gang_put(slot + 4 + (size_t)gang_below(&racer->random, SUBMISSION_SLOT_BYTES / 4 - 1) * 4,
-             gang_wild(&racer->random));
+    uint32_t word, value = gang_wild_field(&racer->random, &word);
+    gang_put(slot + (size_t)word * 4, value);
 }
 
 static void change_number(struct racer *racer)
@@ -143,23 +173,37 @@ static void change_sleep(struct racer *racer)
     gang_put(words_of(racer->target) + offsetof(struct client_words, sleep), value);
 }
 
-/* A full eventfd that blocks is left to the daemon for some turns, and then emptied. */
+static void write_bell(int fd, uint64_t count)
+{
+    (void)!write(fd, &count, sizeof count);
+}
+
+static void empty_bell(int fd)
+{
+    struct pollfd bell = {.fd = fd, .events = POLLIN};
+    uint64_t count;
+    if (poll(&bell, 1, 0) == 1)
+        (void)!read(fd, &count, sizeof count);
+}
+
+/* Rings; then lays traps for who would read: rings that are gone when he comes, on an eventfd that
+ * blocks; then fills it, so that who would write blocks, and leaves that for some turns. */
 static void play_the_bell(struct racer *racer)
 {
-    enum { RING = 40, FILL = 41, LEAVE = 80 };
-    static const uint64_t one = 1, full = UINT64_MAX - 1;
+    enum { RING_UNTIL = 40, TRAP_UNTIL = 80, FILL = TRAP_UNTIL, LEAVE = 120 };
     int fd = racer->target->doorbell;
-    uint64_t count;
     racer->bell = (racer->bell + 1) % (LEAVE + 1);
-    if (racer->bell < RING) {
-        (void)!write(fd, &one, sizeof one);
-    } else if (racer->bell == FILL) {
-        (void)!read(fd, &count, sizeof count);
-        (void)!write(fd, &full, sizeof full);
+    if (racer->bell == RING_UNTIL)
         fcntl(fd, F_SETFL, 0);
-    } else if (racer->bell == LEAVE) {
+    if (racer->bell < TRAP_UNTIL)
+        write_bell(fd, 1);
+    if (racer->bell >= RING_UNTIL && racer->bell <= TRAP_UNTIL)
+        empty_bell(fd);
+    if (racer->bell == FILL)
+        write_bell(fd, UINT64_MAX - 1);
+    if (racer->bell == LEAVE) {
         fcntl(fd, F_SETFL, O_NONBLOCK);
-        (void)!read(fd, &count, sizeof count);
+        empty_bell(fd);
     }
 }
 

@@ -53,41 +53,12 @@ struct holdings {
     uint64_t resident_bytes; /* of shared memory */
 };
 
-static uint64_t mapped_memfd_bytes(pid_t pid)
-{
-    char path[64], line[512];
-    uint64_t sum = 0;
-    unsigned long long from, to;
-    snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
-    FILE *maps = fopen(path, "r");
-    assert_non_null(maps);
-    while (fgets(line, sizeof line, maps))
-        if (strstr(line, "/memfd:") && sscanf(line, "%llx-%llx", &from, &to) == 2)
-            sum += to - from;
-    fclose(maps);
-    return sum;
-}
-
-static uint64_t resident_shared_bytes(pid_t pid)
-{
-    char path[64], line[256];
-    unsigned long long kib = 0;
-    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-    FILE *status = fopen(path, "r");
-    assert_non_null(status);
-    while (fgets(line, sizeof line, status))
-        if (sscanf(line, "RssShmem: %llu", &kib) == 1)
-            break;
-    fclose(status);
-    return kib * 1024;
-}
-
 static struct holdings look(const struct daemon *daemon)
 {
     daemon_wait_quiet(daemon);
     struct holdings now = {.descriptors = daemon_descriptors(daemon)};
-    now.mapped_bytes = mapped_memfd_bytes(daemon->pid);
-    now.resident_bytes = resident_shared_bytes(daemon->pid);
+    now.mapped_bytes = daemon_memfd_bytes(daemon);
+    now.resident_bytes = daemon_shared_bytes(daemon);
     return now;
 }
 
