@@ -55,6 +55,8 @@ static int make_session(struct connection *connection, struct failure *failure)
     struct session_options options = {
         .id = connection->number,
         .uid = connection->peer.uid,
+        .queue = &connection->user->queue,
+        .owner = connection,
         .socket_fd = connection->socket_fd,
         .doorbell_fd = connection->doorbell_fd,
         .geometry = connection->geometry,
@@ -112,40 +114,50 @@ static int welcome(struct connection *connection)
                           MESSAGE_WELCOME_FDS);
 }
 
-/* Whether it holds what a session is made of: that is what is limited. */
-static bool holds_session(const struct connection *connection)
+static double mib(uint64_t bytes)
 {
-    return connection->session || connection->daemon_half.base;
+    return (double)bytes / (1 << 20);
 }
 
-static int check_limits(const struct connection *connection, struct failure *failure)
+/* Whether a session of that size keeps to what all clients, and those of one user, may have. */
+static int check_limits(const struct connection *connection, uint64_t memory_bytes,
+                        struct failure *failure)
 {
     const struct config *config = connection->all->config;
-    uint32_t sessions = 0, own = 0;
-    for (const struct connection *at = connection->all->first; at; at = at->next) {
-        sessions += holds_session(at);
-        own += holds_session(at) && at->peer.uid == connection->peer.uid;
-    }
-    if (sessions >= config->sessions_max)
+    const struct user *user = connection->user;
+    if (connection->all->sessions >= config->sessions_max)
         return failure_set(failure, -EUSERS, "all %u sessions are taken (sessions_max)",
                            config->sessions_max);
-    if (own >= config->sessions_per_user)
+    if (user->sessions >= config->sessions_per_user)
         return failure_set(failure, -EUSERS, "user %u has %u sessions already (sessions_per_user)",
-                           (unsigned)connection->peer.uid, own);
+                           (unsigned)user->uid, user->sessions);
+    if (config->user_memory_bytes && user->memory_bytes + memory_bytes > config->user_memory_bytes)
+        return failure_set(
+            failure, -EDQUOT,
+            "user %u has %.2f of %.0f MiB, %.2f more are asked for (user_memory_mib)",
+            (unsigned)user->uid, mib(user->memory_bytes), mib(config->user_memory_bytes),
+            mib(memory_bytes));
     return 0;
 }
 
-static int prepare_session(struct connection *connection)
+static int prepare_session(struct connection *connection, struct failure *failure)
 {
-    const struct geometry *wish = &connection->packet.message.hello.geometry;
-    handshake_grant(&connection->geometry, wish, &connection->all->config->geometry_max,
-                    connection->number);
-    int err = region_create(&connection->daemon_half, "autoglm-daemon",
-                            daemon_half_bytes(&connection->geometry));
+    struct geometry *granted = &connection->geometry;
+    handshake_grant(granted, &connection->packet.message.hello.geometry,
+                    &connection->all->config->geometry_max, connection->number);
+    uint64_t memory_bytes = client_half_bytes(granted) + daemon_half_bytes(granted);
+    int err = check_limits(connection, memory_bytes, failure);
     if (err < 0)
         return err;
-    connection->doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return connection->doorbell_fd < 0 ? -errno : 0;
+    connection_hold(connection, memory_bytes);
+    err = region_create(&connection->daemon_half, "autoglm-daemon", daemon_half_bytes(granted));
+    if (err == 0) {
+        connection->doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        err = connection->doorbell_fd < 0 ? -errno : 0;
+    }
+    if (err < 0)
+        failure_set(failure, err, "no memory or descriptors for a session: %s", strerror(-err));
+    return err;
 }
 
 static int receive_next(struct connection *connection)
@@ -163,17 +175,12 @@ static void take_hello(struct connection *connection)
     if (connection->packet.bytes >= sizeof connection->packet.message.hello)
         handshake_clean_name(connection->peer.name, connection->packet.message.hello.name);
     if (err == 0)
-        err = check_limits(connection, &failure);
+        err = prepare_session(connection, &failure);
     if (err < 0) {
         connection_refuse(connection, err, failure.text);
         return;
     }
 
-    err = prepare_session(connection);
-    if (err < 0) {
-        connection_refuse_system(connection, err, "no memory or descriptors for a session");
-        return;
-    }
     err = welcome(connection);
     if (err == 0)
         err = receive_next(connection);

@@ -69,6 +69,8 @@ void engine_enqueue(struct engine *engine, struct request *request)
     request_queue_add(&model_of(engine, request)->queue, request);
     engine->queued_requests++;
     engine->queued_tokens += request->queue_tokens;
+    request->session->queue->requests++;
+    request->session->queue->tokens += request->queue_tokens;
     engine_arm(engine, request);
 }
 
@@ -77,6 +79,8 @@ static void dequeue(struct engine *engine, struct request *request)
     request_queue_remove(&model_of(engine, request)->queue, request);
     engine->queued_requests--;
     engine->queued_tokens -= request->queue_tokens;
+    request->session->queue->requests--;
+    request->session->queue->tokens -= request->queue_tokens;
 }
 
 void engine_requeue(struct engine *engine, struct request *request, uint8_t priority)

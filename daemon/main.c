@@ -12,6 +12,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "daemon/access.h"
 #include "daemon/board.h"
 #include "daemon/config.h"
 #include "daemon/control.h"
@@ -267,6 +268,11 @@ int main(int argc, char **argv)
     } else if (action == CONFIG_VERSION) {
         printf("autoglmd %s\n", config_version());
     } else if (service.config.check_only) {
+        static struct access_list list;
+        if (access_open(&list, &service.config, &failure) < 0) {
+            log_error("%s", failure.text);
+            return EXIT_CONFIG;
+        }
         printf("configuration ok\n");
         config_write(stdout, &service.config);
     } else {

@@ -41,6 +41,7 @@ int session_open(struct session **ret_session, const struct session_options *opt
     }
     session->options = *options;
     session->geometry = options->geometry;
+    session->queue = options->queue ? options->queue : &session->own_queue;
     session->promised = 1; /* EVENT_SHUTDOWN */
     place_halves(session);
     *ret_session = session;

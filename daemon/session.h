@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "daemon/users.h"
 #include "shm/doorbell.h"
 #include "shm/layout.h"
 #include "shm/region.h"
@@ -22,6 +23,8 @@ struct request;
 struct session_options {
     uint32_t id;               /* for logs */
     uid_t uid;                 /* of the peer */
+    struct user_queue *queue;  /* of that user; NULL: the session has its own */
+    void *owner;               /* the control thread's: whose session it is */
     int socket_fd;             /* the engine wakes a client that sleeps on it: send(MSG_DONTWAIT) */
     int doorbell_fd;           /* eventfd that the client writes to */
     struct geometry geometry;  /* granted */
@@ -47,6 +50,9 @@ struct session {
     struct ring_reader submissions;
     struct ring_writer events;
     uint32_t rung; /* doorbell_sleeper(), for sleeps on a descriptor */
+
+    struct user_queue *queue;    /* what its user has waiting */
+    struct user_queue own_queue; /* of a session without user */
 
     struct request **requests; /* [max_requests], by the low bits of the id; NULL: free */
 
