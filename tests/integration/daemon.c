@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,6 +27,7 @@ static void run_daemon(const struct daemon *daemon, const char *const *flags)
                                             "--instance", daemon->instance};
     for (int i = 0; flags[i] && i < FLAGS_MAX; i++)
         arguments[5 + i] = flags[i];
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that is killed leaves no daemon behind */
     int log = open(daemon->log_path, O_WRONLY | O_CREAT | O_APPEND, 0600);
     dup2(log, STDERR_FILENO);
     dup2(log, STDOUT_FILENO);

@@ -32,7 +32,7 @@ static int hear(struct agl_client *client, uint32_t id, uint64_t deadline_ns,
         }
     }
     *ret_retry_ns = event.retry_after_ns;
-    if (event.reason == AGL_DONE_REFUSED && event.error == -EAGAIN)
+    if (event.reason == AGL_DONE_REFUSED && (event.error == -EAGAIN || event.error == -EDQUOT))
         return 1;
     return event.reason == AGL_DONE_LENGTH ? 0 : event.error ? event.error : -EBADMSG;
 }
