@@ -20,6 +20,9 @@ struct daemon {
  * until it serves; fails the test with the daemon's log otherwise. */
 void daemon_start(struct daemon *ret_daemon, const char *const *flags);
 
+/* The same as another user (only root can), whose folder it is then; everybody may enter that. */
+void daemon_start_as(struct daemon *ret_daemon, const char *const *flags, uid_t uid);
+
 /* SIGTERM; returns the exit status (128 + signal if it was killed) and removes the folder. */
 int daemon_stop(struct daemon *daemon);
 
