@@ -291,8 +291,8 @@ static void silence_is_refused_when_the_time_is_up(void **state)
 
 static void half_open_handshakes_are_bounded_and_end(void **state)
 {
-    enum { LIMIT = 64, BEYOND = 16 };
-    static const char *const flags[] = {"--model", "echo=echo:", "--handshake-ms", "4000", NULL};
+    enum { LIMIT = 64, BEYOND = 8 };
+    static const char *const flags[] = {"--model", "echo=echo:", "--handshake-ms", "6000", NULL};
     struct scene scene;
     struct stranger open[LIMIT], late;
     struct stranger_answer answer;
