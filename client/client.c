@@ -362,6 +362,9 @@ int agl_connect(struct agl_client **ret_client, const struct agl_options *option
     if (err < 0)
         goto close_client;
     init_rings(client);
+    region_close_fd(&client->client_half);
+    region_close_fd(&client->daemon_half);
+    region_close_fd(&client->board);
     *ret_client = client;
     return 0;
 

@@ -86,7 +86,7 @@ const struct config_key config_keys[] = {
     {"session.event_slots", "N", "likewise; at least 2 * max_requests + 2", "4096",
      GEOMETRY(event_slots, GEOMETRY_SLOTS_MIN, GEOMETRY_SLOTS_MAX, CONFIG_POWER_OF_TWO)},
     {"session.max_requests", "N", "in flight or kept, a power of two", "1024",
-     GEOMETRY(max_requests, 1, GEOMETRY_REQUESTS_MAX, CONFIG_POWER_OF_TWO)},
+     GEOMETRY(max_requests, 2, GEOMETRY_REQUESTS_MAX, CONFIG_POWER_OF_TWO)},
     {"session.arena_bytes", "N", "room for prompts, a multiple of 4096", "16777216",
      GEOMETRY(arena_bytes, GEOMETRY_ARENA_BYTES_MIN, GEOMETRY_ARENA_BYTES_MAX, CONFIG_PAGES)},
     {"session.output_bytes", "N", "room for logits, a multiple of 4096", "4194304",

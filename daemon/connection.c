@@ -63,6 +63,7 @@ static void release(struct connection *connection)
     handshake_peer_fini(&connection->peer);
     users_leave(&all->users, connection->user);
     free(connection->burial);
+    free(connection->packet);
     free(connection);
 }
 
@@ -89,11 +90,12 @@ static void on_buried(struct loop_op *op, int result)
  * user until that is done. true: it is under way. */
 static bool bury(struct connection *connection, int socket_fd)
 {
-    struct handshake_packet *packet = &connection->packet;
-    uint32_t count = packet->fd_count + (socket_fd >= 0);
+    struct handshake_packet *packet = connection->packet;
+    uint32_t in_packet = packet ? packet->fd_count : 0;
+    uint32_t count = in_packet + (socket_fd >= 0);
     connection->burial = count ? calloc(count, sizeof *connection->burial) : NULL;
     for (uint32_t i = 0; i < count; i++) {
-        int fd = i < packet->fd_count ? packet->fds[i] : socket_fd;
+        int fd = i < in_packet ? packet->fds[i] : socket_fd;
         struct loop_op *op = connection->burial ? &connection->burial[i] : NULL;
         if (op)
             *op = (struct loop_op){.handler = on_buried, .owner = connection};
@@ -102,7 +104,8 @@ static bool bury(struct connection *connection, int socket_fd)
         else
             close(fd); /* no memory: better late than never */
     }
-    packet->fd_count = 0;
+    if (packet)
+        packet->fd_count = 0;
     if (!connection->buried)
         return false;
     connection->all->burying++;
@@ -133,7 +136,8 @@ static void close_all(struct connection *connection)
     connection->session = NULL;
     if (connection->memory_bytes)
         connection_hold(connection, 0);
-    handshake_packet_fini(&connection->packet);
+    if (connection->packet)
+        handshake_packet_fini(connection->packet);
     if (!bury(connection, dirty_fd))
         release(connection);
 }
@@ -303,7 +307,10 @@ static int meet(struct connection *connection)
 void connection_open(struct connections *all, int socket_fd)
 {
     struct connection *connection = calloc(1, sizeof *connection);
-    if (!connection) {
+    if (connection)
+        connection->packet = calloc(1, sizeof *connection->packet);
+    if (!connection || !connection->packet) {
+        free(connection);
         log_debug("a client was turned away: %s", strerror(ENOMEM));
         say_farewell(socket_fd, -ENOMEM, "the daemon is out of memory");
         close(socket_fd);

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
@@ -35,6 +36,8 @@ void connection_try_enter(struct connection *connection)
     }
     connection_set_state(connection, CONNECTION_SERVING);
     loop_cancel(all->loop, &connection->timer);
+    free(connection->packet);
+    connection->packet = NULL;
     all->serving++;
     board_count(&all->board->board->sessions_total);
     board_show_sessions(all);
@@ -62,11 +65,12 @@ static int make_session(struct connection *connection, struct failure *failure)
         .geometry = connection->geometry,
         .daemon_half = connection->daemon_half,
     };
-    int err = region_map_peer(&options.client_half, connection->packet.fds[0],
+    int err = region_map_peer(&options.client_half, connection->packet->fds[0],
                               client_half_bytes(&connection->geometry), &why);
     if (err < 0)
         return failure_set(failure, err, "attach: the client half: %s", why ? why : strerror(-err));
-    connection->packet.fd_count = 0;
+    connection->packet->fd_count = 0;
+    region_close_fd(&options.client_half);
 
     err = session_open(&connection->session, &options);
     if (err < 0) {
@@ -81,7 +85,7 @@ static int make_session(struct connection *connection, struct failure *failure)
 static void take_attach(struct connection *connection)
 {
     struct failure failure;
-    int err = handshake_check_attach(&connection->packet, &failure);
+    int err = handshake_check_attach(connection->packet, &failure);
     if (err == 0)
         err = make_session(connection, &failure);
     if (err < 0) {
@@ -99,7 +103,7 @@ static uint16_t smaller(uint16_t a, uint16_t b)
 
 static int welcome(struct connection *connection)
 {
-    const struct message_hello *hello = &connection->packet.message.hello;
+    const struct message_hello *hello = &connection->packet->message.hello;
     struct message_welcome message = {
         .header = MESSAGE_INIT(MESSAGE_WELCOME, struct message_welcome),
         .major = LAYOUT_MAJOR,
@@ -143,7 +147,7 @@ static int check_limits(const struct connection *connection, uint64_t memory_byt
 static int prepare_session(struct connection *connection, struct failure *failure)
 {
     struct geometry *granted = &connection->geometry;
-    handshake_grant(granted, &connection->packet.message.hello.geometry,
+    handshake_grant(granted, &connection->packet->message.hello.geometry,
                     &connection->all->config->geometry_max, connection->number);
     uint64_t memory_bytes = client_half_bytes(granted) + daemon_half_bytes(granted);
     int err = check_limits(connection, memory_bytes, failure);
@@ -162,18 +166,18 @@ static int prepare_session(struct connection *connection, struct failure *failur
 
 static int receive_next(struct connection *connection)
 {
-    assert(connection->packet.fd_count == 0); /* a right HELLO brings none */
-    handshake_packet_init(&connection->packet);
+    assert(connection->packet->fd_count == 0); /* a right HELLO brings none */
+    handshake_packet_init(connection->packet);
     return loop_receive(connection->all->loop, &connection->receive, connection->socket_fd,
-                        &connection->packet.header);
+                        &connection->packet->header);
 }
 
 static void take_hello(struct connection *connection)
 {
     struct failure failure;
-    int err = handshake_check_hello(&connection->packet, &failure);
-    if (connection->packet.bytes >= sizeof connection->packet.message.hello)
-        handshake_clean_name(connection->peer.name, connection->packet.message.hello.name);
+    int err = handshake_check_hello(connection->packet, &failure);
+    if (connection->packet->bytes >= sizeof connection->packet->message.hello)
+        handshake_clean_name(connection->peer.name, connection->packet->message.hello.name);
     if (err == 0)
         err = prepare_session(connection, &failure);
     if (err < 0) {
@@ -182,6 +186,7 @@ static void take_hello(struct connection *connection)
     }
 
     err = welcome(connection);
+    region_close_fd(&connection->daemon_half);
     if (err == 0)
         err = receive_next(connection);
     if (err < 0)
@@ -194,7 +199,7 @@ static void on_packet(struct loop_op *op, int result)
 {
     struct connection *connection = op->owner;
     if (result >= 0) /* even if nobody wants it any more: descriptors may have come */
-        handshake_packet_take(&connection->packet, (size_t)result);
+        handshake_packet_take(connection->packet, (size_t)result);
 
     if (connection->state != CONNECTION_HELLO && connection->state != CONNECTION_ATTACH) {
         connection_settle(connection);

@@ -18,9 +18,9 @@ struct connection {
     int socket_fd;
 
     struct loop_op receive, hang_up, process, timer;
-    struct loop_op *burial; /* of descriptors whose closing may take long; NULL: none */
-    uint32_t buried;        /* of these, still open */
-    struct handshake_packet packet;
+    struct loop_op *burial;          /* of descriptors whose closing may take long; NULL: none */
+    uint32_t buried;                 /* of these, still open */
+    struct handshake_packet *packet; /* NULL: the handshake is over, there are no more */
 
     struct geometry geometry;
     struct region daemon_half; /* until the session has it, as socket and doorbell */

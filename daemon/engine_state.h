@@ -31,8 +31,9 @@ enum {
     ENGINE_HOT_NS = 20 * 1000 * 1000,         /* a session silent for longer has to ring */
     ENGINE_LOOK_NS = 1000 * 1000,             /* how often doorbells are asked while working */
     ENGINE_HEARTBEAT_NS = 1000 * 1000 * 1000, /* how often an idle engine wakes */
-    ENGINE_EMPTY_WAKES = 256, /* doorbells in a row without a submission until it is muted */
-    ENGINE_SPIN_SESSIONS = 64 /* ENGINE_WAIT_SPIN: so many sessions never have to ring */
+    ENGINE_EMPTY_WAKES = 256,  /* doorbells in a row without a submission until it is muted */
+    ENGINE_COLD_SESSIONS = 64, /* looked at in one turn by the slow round */
+    ENGINE_SPIN_SESSIONS = 64  /* ENGINE_WAIT_SPIN: so many sessions never have to ring */
 };
 
 struct engine_model {
@@ -89,12 +90,14 @@ struct engine {
     struct publisher publisher;
     struct session_list hot, cold;
     uint32_t stalled_sessions;
+    uint32_t guard_hits;    /* guard_hits() when it was looked at */
     struct session *broken; /* to be ended at the end of the phase */
     int epoll_fd;
     struct spinner spinner;
     uint64_t idle_since_ns;       /* 0: busy */
     uint64_t looked_ns;           /* at the doorbells */
-    uint64_t heartbeat_ns;        /* the last slow round */
+    uint64_t heartbeat_ns;        /* the last slow round's begin */
+    uint32_t cold_left;           /* sessions that this round has still to look at */
     uint32_t found_by_slow_round; /* sessions with submissions that nobody rang for */
 
     bool draining, drained;

@@ -128,14 +128,16 @@ static bool sweep_hot(struct engine *engine, uint64_t now_ns)
     return any;
 }
 
-/* Once a second: looks at the sessions that are not looked at otherwise, so that no lost, muted or
- * withheld doorbell stops one for longer. */
+/* The slow round, begun once a second: looks at the sessions that are not looked at otherwise, so
+ * that no lost, muted or withheld doorbell stops one for longer. Some in each turn, since a
+ * thousand of them at once would keep the others waiting for as long as a step. */
 static bool sweep_cold(struct engine *engine, uint64_t now_ns)
 {
     bool any = false;
-    struct session *next;
-    for (struct session *session = engine->cold.first; session; session = next) {
-        next = session->next;
+    for (int i = 0; i < ENGINE_COLD_SESSIONS && engine->cold_left && engine->cold.first; i++) {
+        struct session *session = engine->cold.first;
+        engine->cold_left--;
+        session_list_rotate(&engine->cold);
         session->empty_wakes = 0;
         if (session->is_muted && listen_to(engine, session, EPOLL_CTL_ADD) == 0)
             session->is_muted = false;
@@ -153,8 +155,10 @@ bool engine_sweep(struct engine *engine, uint64_t now_ns)
     bool any = sweep_hot(engine, now_ns);
     if (now_ns - engine->heartbeat_ns >= ENGINE_HEARTBEAT_NS) {
         engine->heartbeat_ns = now_ns;
-        any |= sweep_cold(engine, now_ns);
+        engine->cold_left = engine->cold.count;
     }
+    if (engine->cold_left)
+        any |= sweep_cold(engine, now_ns);
     if (engine->cold.count && now_ns - engine->looked_ns >= ENGINE_LOOK_NS)
         any |= look_at_doorbells(engine, 0);
     return any;
@@ -205,6 +209,8 @@ static void take_at_once(struct engine *engine, struct session *session)
 static int timeout_ms(const struct engine *engine, uint64_t now_ns)
 {
     uint64_t until_ns = engine->heartbeat_ns + ENGINE_HEARTBEAT_NS;
+    if (engine->cold_left)
+        return 0;
     if (engine->parked_requests || engine->hot.count)
         return 1;
     if (until_ns <= now_ns)

@@ -19,6 +19,7 @@
 #include "shm/ring.h"
 
 struct request;
+struct guard_entry;
 
 struct session_options {
     uint32_t id;               /* for logs */
@@ -54,6 +55,7 @@ struct session {
     struct user_queue *queue;    /* what its user has waiting */
     struct user_queue own_queue; /* of a session without user */
 
+    struct guard_entry *guard; /* of the client half; NULL: none */
     struct request **requests; /* [max_requests], by the low bits of the id; NULL: free */
 
     /* The engine's own. */

@@ -355,30 +355,6 @@ static void a_dead_daemon_is_noticed(void **state)
     agl_close(client);
 }
 
-static void an_idle_daemon_uses_no_processor(void **state)
-{
-    enum { SESSIONS = 50, SECONDS = 4 };
-    struct daemon daemon;
-    struct agl_client *clients[SESSIONS];
-    const uint32_t prompt[] = {8};
-    uint32_t answer[4];
-    daemon_start(&daemon, echo_flags);
-    for (int i = 0; i < SESSIONS; i++) {
-        clients[i] = daemon_connect(&daemon);
-        daemon_ask(clients[i], echo_request(2), prompt, 1, answer, 4);
-    }
-    sleep(1);
-    uint64_t before_ns = daemon_cpu_ns(&daemon);
-    sleep(SECONDS);
-    uint64_t used_ns = daemon_cpu_ns(&daemon) - before_ns;
-    printf("idle with %d sessions: %.3f %% of a core\n", SESSIONS,
-           (double)used_ns / (SECONDS * 1e9) * 100);
-    assert_true(used_ns < SECONDS * second_ns / 200); /* 0.5 % */
-    for (int i = 0; i < SESSIONS; i++)
-        agl_close(clients[i]);
-    assert_int_equal(daemon_stop(&daemon), 0);
-}
-
 static void the_named_board_tells_the_state(void **state)
 {
     struct daemon daemon;
@@ -407,7 +383,6 @@ int main(void)
         cmocka_unit_test(nonsense_ends_its_own_session_only),
         cmocka_unit_test(a_stopping_daemon_tells_everybody),
         cmocka_unit_test(a_dead_daemon_is_noticed),
-        cmocka_unit_test(an_idle_daemon_uses_no_processor),
         cmocka_unit_test(the_named_board_tells_the_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -581,12 +581,6 @@ static void a_small_grant_bounds_the_prompt(void **state)
 
 /* ---- the hot path ---------------------------------------------------------------------------- */
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { IS_SANITIZED = 1 }; /* sanitizers make system calls of their own */
-#else
-enum { IS_SANITIZED = 0 };
-#endif
-
 /* From now on any system call but the end of the process kills it. */
 static int forbid_system_calls(void)
 {

@@ -547,6 +547,44 @@ static void who_does_not_ring_is_found_within_a_second(void **state)
     stand_close(&s);
 }
 
+/* The slow round looks at some sessions in each turn, until it has seen them all. */
+static void many_silent_sessions_are_looked_at_piece_by_piece(void **state)
+{
+    (void)state;
+    enum { COUNT = 3 * ENGINE_COLD_SESSIONS };
+    static struct client_half clients[COUNT];
+    struct engine_rig rig;
+    uint32_t ids[STAND_IDS], count;
+    rig_init(&rig);
+    rig.config.sessions_max = COUNT;
+    rig.config.queue_requests = COUNT;
+    rig_open(&rig);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        client_half_open(&clients[i], &CLIENT_HALF_GEOMETRY);
+        rig_attach(&rig, &clients[i]);
+    }
+    rig_now_ns += 25 * RIG_MS;
+    rig_turn(&rig, 1);
+    assert_int_equal(rig.engine->cold.count, COUNT);
+    rig_turn(&rig, 5); /* whatever round has begun is over */
+    for (uint32_t i = 0; i < COUNT; i++) {
+        struct submission submission = client_half_request(&clients[i], 1, 3, 5);
+        assert_int_equal(ring_push(&clients[i].submissions, &submission), 0);
+    }
+    rig_now_ns += 1000 * (uint64_t)RIG_MS;
+    for (uint32_t turn = 1; turn <= 3; turn++) {
+        rig_turn(&rig, 1);
+        assert_int_equal(rig.engine->found_by_slow_round, turn * ENGINE_COLD_SESSIONS);
+    }
+    for (uint32_t i = 0; i < COUNT; i++)
+        assert_done(rig_answer(&rig, &clients[i], 1, ids, &count), 1, DONE_LENGTH);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        rig_detach(&rig, &clients[i]);
+        client_half_close(&clients[i]);
+    }
+    rig_close(&rig);
+}
+
 static void a_doorbell_that_rings_for_nothing_is_muted_for_a_while(void **state)
 {
     (void)state;
@@ -626,6 +664,7 @@ int main(void)
         cmocka_unit_test(a_silent_session_has_to_ring_and_is_heard),
         cmocka_unit_test(a_submission_at_the_moment_of_the_announcement_is_not_lost),
         cmocka_unit_test(who_does_not_ring_is_found_within_a_second),
+        cmocka_unit_test(many_silent_sessions_are_looked_at_piece_by_piece),
         cmocka_unit_test(a_doorbell_that_rings_for_nothing_is_muted_for_a_while),
         cmocka_unit_test(a_filled_and_blocking_doorbell_harms_nobody),
         cmocka_unit_test(an_engine_that_spins_never_asks_to_be_rung),
