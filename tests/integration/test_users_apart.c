@@ -1,110 +1,29 @@
 /*
  * Users beside each other at one daemon, as different users of the machine: what belongs to one
- * cannot be read, changed, cancelled or seen by another, who may connect is what socket and
- * configuration say, and what one user may have at once is his own affair.
+ * cannot be read, changed, cancelled or seen by another.
  *
  * Needs root, to be somebody else.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <signal.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <time.h>
 
-#include "tests/integration/actor.h"
-#include "tests/integration/daemon.h"
-#include "tests/support/stranger.h"
+#include "tests/integration/users.h"
 #include "tests/support/test.h"
 
 #ifndef SYS_pidfd_getfd
 #define SYS_pidfd_getfd 438
 #endif
 
-static const struct who user_a = {.uid = ACTOR_A};
-static const struct who user_b = {.uid = ACTOR_B};
-
-static const uint64_t second_ns = 1000000000;
-
 static const char *const open_flags[] = {
     "--model", "echo=echo:", "--socket-mode", "0666", "--slow-reader-ms", "600000", NULL};
-
-/* Shared with the children: where A is, what it has. */
-struct world {
-    char socket_path[108];
-    pid_t daemon_pid;
-    int daemon_fd;         /* one of shared memory */
-    uintptr_t daemon_half; /* where a half is mapped */
-    pid_t victim;
-    int victim_fd;
-    uintptr_t victim_half;
-    uint32_t running, kept; /* requests */
-};
-
-static struct world *world;
-
-static void world_open(const struct daemon *daemon)
-{
-    world = mmap(NULL, sizeof *world, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    assert_true(world != MAP_FAILED);
-    memcpy(world->socket_path, daemon->socket_path, sizeof world->socket_path);
-    world->daemon_pid = daemon->pid;
-}
-
-static void world_close(struct daemon *daemon)
-{
-    munmap(world, sizeof *world);
-    daemon_wait_quiet(daemon);
-    assert_int_equal(daemon_stop(daemon), 0);
-}
-
-/* ---- children's parts --------------------------------------------------------------------------
- */
-
-static void come_in(struct stranger *ret_stranger, const char *name)
-{
-    struct message_hello hello = stranger_hello(name);
-    int err = stranger_connect(ret_stranger, world->socket_path);
-    ACTOR_CHECK(err == 0, "%s", strerror(-err));
-    err = stranger_enter(ret_stranger, &hello);
-    ACTOR_CHECK(err == 0, "%s", strerror(-err));
-}
-
-static void push(struct stranger *stranger, const struct submission *submission)
-{
-    int err = stranger_submit(stranger, submission);
-    ACTOR_CHECK(err == 0, "%s", strerror(-err));
-}
-
-static void next_event(struct stranger *stranger, struct event *ret_event)
-{
-    int err = stranger_wait(stranger, ret_event, STRANGER_PATIENCE_MS);
-    ACTOR_CHECK(err == 0, "%s", strerror(-err));
-}
-
-/* Reads until the request is done; its tokens are those of an echo of 1, 2, ..., prompt_tokens. */
-static void hear_out(struct stranger *stranger, uint32_t id, uint32_t prompt_tokens,
-                     struct event *ret_done)
-{
-    struct event event = {.kind = 0};
-    while (event.kind != EVENT_DONE) {
-        next_event(stranger, &event);
-        ACTOR_CHECK(event.request == id, "request %u", event.request);
-        for (uint32_t i = 0; event.kind == EVENT_TOKENS && i < event.count; i++)
-            ACTOR_CHECK(event.tokens[i].id == 1 + (event.index + i) % prompt_tokens,
-                        "token %u is %u", event.index + i, event.tokens[i].id);
-    }
-    *ret_done = event;
-}
 
 /* ---- looking into each other --------------------------------------------------------------------
  */
@@ -277,8 +196,7 @@ static void another_user_finds_no_way_to_a_session(void **state)
     const struct who daemon_user = {.uid = ACTOR_DAEMON};
     struct daemon daemon;
     struct actor victim;
-    daemon_start_as(&daemon, open_flags, ACTOR_DAEMON);
-    world_open(&daemon);
+    world_start(&daemon, open_flags);
     actor_start(&victim, &user_a, be_the_victim, NULL);
     actor_hear(&victim);
     look_into_daemon();
@@ -364,8 +282,7 @@ static void another_user_cannot_cancel_or_continue_a_request(void **state)
 {
     struct daemon daemon;
     struct actor owner;
-    daemon_start_as(&daemon, open_flags, ACTOR_DAEMON);
-    world_open(&daemon);
+    world_start(&daemon, open_flags);
     actor_start(&owner, &user_a, have_requests, NULL);
     actor_hear(&owner);
     actor_run(&user_b, attack_requests, NULL);
@@ -447,8 +364,7 @@ static void the_board_tells_totals_only(void **state)
     struct actor owner;
     char path[64];
     size_t bytes;
-    daemon_start_as(&daemon, open_flags, ACTOR_DAEMON);
-    world_open(&daemon);
+    world_start(&daemon, open_flags);
     actor_start(&owner, &user_a, have_secrets, NULL);
     actor_hear(&owner);
     actor_run(&user_b, read_the_board, daemon.instance);
@@ -465,389 +381,12 @@ static void the_board_tells_totals_only(void **state)
     world_close(&daemon);
 }
 
-/* ---- who is let in -----------------------------------------------------------------------------
- */
-
-/* What agl_connect() must say; 0: it lets in and serves. */
-struct verdict {
-    int error;
-    const char *detail;
-};
-
-static void try_to_connect(const struct stage *stage, void *context)
-{
-    const struct verdict *verdict = context;
-    struct agl_options options = AGL_OPTIONS_INIT;
-    struct agl_client *client = NULL;
-    options.socket_path = world->socket_path;
-    int err = agl_connect(&client, &options);
-    ACTOR_CHECK(err == verdict->error, "%s: %s", agl_strerror(err), agl_error_detail());
-    if (err < 0)
-        ACTOR_CHECK(strstr(agl_error_detail(), verdict->detail), "%s", agl_error_detail());
-    agl_close(client);
-}
-
-static struct verdict welcome = {.error = 0};
-static struct verdict no_permission = {-EACCES, "Permission denied"};
-static struct verdict not_listed = {-EACCES, "this user is not let in (allow_users, allow_groups)"};
-
-static void start_for_group(struct daemon *ret_daemon, const char *mode, const char *group)
-{
-    const char *const flags[] = {"--model", "echo=echo:", "--socket-mode", mode, "--socket-group",
-                                 group,     NULL};
-    daemon_start(ret_daemon, flags);
-    assert_int_equal(chmod(ret_daemon->folder, 0755), 0);
-    world_open(ret_daemon);
-}
-
-static void the_socket_lets_in_whom_its_permissions_say(void **state)
-{
-    struct daemon daemon;
-    const struct group *group = getgrgid(100); /* "users" on most systems */
-    if (!group)
-        group = getgrgid(65534);
-    if (!group) {
-        fprintf(stderr, "\n*** SKIPPED: there is no group 100 or 65534 to give the socket to\n\n");
-        skip();
-    }
-    const struct who member = {.uid = ACTOR_A, .group = group->gr_gid};
-    start_for_group(&daemon, "0660", group->gr_name);
-    actor_run(&member, try_to_connect, &welcome);
-    actor_run(&user_b, try_to_connect, &no_permission);
-    world_close(&daemon);
-    start_for_group(&daemon, "0600", group->gr_name);
-    actor_run(&member, try_to_connect, &no_permission);
-    world_close(&daemon);
-}
-
-static uint32_t count_in_log(const struct daemon *daemon, const char *text)
-{
-    uint32_t count = 0;
-    char *log = test_read_file(daemon->log_path, NULL);
-    for (const char *at = log; (at = strstr(at, text)); at++)
-        count++;
-    free(log);
-    return count;
-}
-
-/* What the command line says to a user who is not let in. */
-static void ask_by_command_line(const struct stage *stage, void *context)
-{
-    char output[4096] = "";
-    int ends[2];
-    if (access(AGL_CLI_PROGRAM, X_OK) < 0) {
-        fprintf(stderr, "*** SKIPPED here: other users cannot run %s\n", AGL_CLI_PROGRAM);
-        return;
-    }
-    ACTOR_CHECK(pipe(ends) == 0, "pipe");
-    pid_t child = fork();
-    ACTOR_CHECK(child >= 0, "fork");
-    if (child == 0) {
-        dup2(ends[1], STDERR_FILENO);
-        execl(AGL_CLI_PROGRAM, AGL_CLI_PROGRAM, "run", "--socket", world->socket_path, "--ids", "1",
-              NULL);
-        _exit(127);
-    }
-    close(ends[1]);
-    int status = 0;
-    size_t used = 0;
-    for (ssize_t got; (got = read(ends[0], output + used, sizeof output - 1 - used)) > 0;)
-        used += (size_t)got;
-    waitpid(child, &status, 0);
-    ACTOR_CHECK(WIFEXITED(status) && WEXITSTATUS(status) != 0, "status %d", status);
-    ACTOR_CHECK(strstr(output, not_listed.detail), "it says: %s", output);
-}
-
-static void only_who_is_listed_is_let_in(void **state)
-{
-    static const char config[] = "{\"allow_users\": [\"root\", 61001], \"allow_groups\": [61010]}";
-    const struct who of_group = {.uid = ACTOR_B, .gid = ACTOR_GROUP};
-    const struct who also_of_group = {.uid = ACTOR_B, .group = ACTOR_GROUP};
-    struct daemon daemon;
-    char folder[4096], path[4200];
-    test_folder(folder);
-    test_write_file(folder, "config.json", config, strlen(config));
-    snprintf(path, sizeof path, "%s/config.json", folder);
-    const char *const flags[] = {
-        "--config", path, "--model", "echo=echo:", "--socket-mode", "0666", NULL};
-    daemon_start(&daemon, flags);
-    assert_int_equal(chmod(daemon.folder, 0755), 0);
-    world_open(&daemon);
-    struct agl_client *root = daemon_connect(&daemon);
-
-    actor_run(&user_a, try_to_connect, &welcome);
-    actor_run(&of_group, try_to_connect, &welcome);
-    actor_run(&also_of_group, try_to_connect, &welcome);
-    assert_int_equal(count_in_log(&daemon, "refused client"), 0);
-    actor_run(&user_b, try_to_connect, &not_listed);
-    assert_int_equal(count_in_log(&daemon, "refused client"), 1);
-    assert_int_equal(count_in_log(&daemon, "user 61002): this user is not let in"), 1);
-    actor_run(&user_b, ask_by_command_line, NULL);
-    struct agl_status status;
-    assert_int_equal(agl_status(root, &status), 0);
-    assert_int_equal(status.sessions_refused, count_in_log(&daemon, "refused client"));
-    assert_int_equal(status.sessions_broken, 0);
-    agl_close(root);
-    world_close(&daemon);
-    test_remove_folder(folder);
-}
-
-/* ---- budgets ----------------------------------------------------------------------------------
- */
-
-static int try_session(struct agl_client **ret_client, uint32_t prompt_tokens)
-{
-    struct agl_options options = AGL_OPTIONS_INIT;
-    options.socket_path = world->socket_path;
-    options.prompt_tokens = prompt_tokens;
-    return agl_connect(ret_client, &options);
-}
-
-/* What limits the sessions of one user, and how many it leaves. */
-struct session_budget {
-    uint32_t sessions;      /* that fit */
-    uint32_t prompt_tokens; /* of each */
-    int error;              /* of the next */
-    const char *key;        /* that it names */
-};
-
-enum { SESSIONS_MAX = 8 };
-
-/* What is freed comes back when the daemon has unmapped it. */
-static int try_for_a_while(struct agl_client **ret_client, const struct session_budget *budget)
-{
-    uint64_t until_ns = agl_now_ns() + 20 * second_ns;
-    int err;
-    do {
-        err = try_session(ret_client, budget->prompt_tokens);
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    } while (err == budget->error && agl_now_ns() < until_ns);
-    return err;
-}
-
-static void use_up_sessions(const struct stage *stage, void *context)
-{
-    const struct session_budget *budget = context;
-    struct agl_client *clients[SESSIONS_MAX], *surplus = NULL;
-    for (uint32_t i = 0; i < budget->sessions; i++) {
-        int err = try_session(&clients[i], budget->prompt_tokens);
-        ACTOR_CHECK(err == 0, "session %u: %s: %s", i, agl_strerror(err), agl_error_detail());
-    }
-    int err = try_session(&surplus, budget->prompt_tokens);
-    ACTOR_CHECK(err == budget->error, "%s", agl_strerror(err));
-    ACTOR_CHECK(strstr(agl_error_detail(), budget->key), "%s", agl_error_detail());
-    stage_tell(stage);
-    stage_hear(stage);
-    agl_close(clients[0]);
-    err = try_for_a_while(&clients[0], budget);
-    ACTOR_CHECK(err == 0, "what was freed: %s: %s", agl_strerror(err), agl_error_detail());
-    err = try_session(&surplus, budget->prompt_tokens);
-    ACTOR_CHECK(err == budget->error, "%s", agl_strerror(err));
-    for (uint32_t i = 0; i < budget->sessions; i++)
-        agl_close(clients[i]);
-}
-
-/* Both use up theirs at the same time. */
-static void try_session_budget(const char *const *flags, struct session_budget budget)
-{
-    struct daemon daemon;
-    struct actor a, b;
-    daemon_start_as(&daemon, flags, ACTOR_DAEMON);
-    world_open(&daemon);
-    actor_start(&a, &user_a, use_up_sessions, &budget);
-    actor_hear(&a);
-    actor_start(&b, &user_b, use_up_sessions, &budget);
-    actor_hear(&b);
-    actor_say(&a);
-    actor_say(&b);
-    actor_end(&a);
-    actor_end(&b);
-    world_close(&daemon);
-}
-
-static void each_user_has_sessions_of_his_own(void **state)
-{
-    static const char *const flags[] = {
-        "--model", "echo=echo:", "--socket-mode", "0666", "--sessions-per-user", "3", NULL};
-    try_session_budget(flags, (struct session_budget){.sessions = 3,
-                                                      .prompt_tokens = 1000,
-                                                      .error = -EUSERS,
-                                                      .key = "sessions_per_user"});
-}
-
-static void each_user_has_memory_of_his_own(void **state)
-{
-    static const char *const flags[] = {
-        "--model", "echo=echo:", "--socket-mode", "0666", "--user-memory-mib", "1", NULL};
-    /* 400,000 bytes of arena each, and a little: two in a MiB. */
-    try_session_budget(flags, (struct session_budget){.sessions = 2,
-                                                      .prompt_tokens = 100000,
-                                                      .error = -EDQUOT,
-                                                      .key = "user_memory_mib"});
-}
-
-/* Requests that wait behind one that runs and is not read. */
-struct queue_budget {
-    uint32_t requests;      /* that may wait */
-    uint32_t prompt_tokens; /* of each */
-};
-
-static void expect_refused(struct stranger *stranger, const struct submission *submission)
-{
-    struct event event;
-    push(stranger, submission);
-    next_event(stranger, &event);
-    ACTOR_CHECK(event.kind == EVENT_DONE && event.request == submission->request, "kind %u of %u",
-                event.kind, event.request);
-    ACTOR_CHECK(event.reason == DONE_REFUSED && event.done.error == -EDQUOT, "reason %u, error %d",
-                event.reason, event.done.error);
-    ACTOR_CHECK(event.done.retry_after_us > 0, "no hint when to come again");
-}
-
-static void expect_accepted(struct stranger *stranger, const struct submission *submission)
-{
-    struct event event;
-    push(stranger, submission);
-    next_event(stranger, &event);
-    ACTOR_CHECK(event.kind == EVENT_ACCEPTED && event.request == submission->request,
-                "kind %u of %u, reason %u, error %d", event.kind, event.request, event.reason,
-                event.kind == EVENT_DONE ? event.done.error : 0);
-}
-
-static void cancel(struct stranger *stranger, uint32_t id)
-{
-    struct event event;
-    struct submission submission = {.op = SUBMISSION_CANCEL, .request = id};
-    push(stranger, &submission);
-    next_event(stranger, &event);
-    ACTOR_CHECK(event.kind == EVENT_DONE && event.reason == DONE_CANCELLED, "kind %u, reason %u",
-                event.kind, event.reason);
-}
-
-/* Uses up the budget over two sessions, and is refused in both. */
-static void use_up_queue(const struct stage *stage, void *context)
-{
-    const struct queue_budget *budget = context;
-    struct stranger sessions[2];
-    struct submission submission;
-    for (int i = 0; i < 2; i++)
-        come_in(&sessions[i], "queue");
-    for (uint32_t i = 0; i < budget->requests; i++) {
-        struct stranger *stranger = &sessions[i % 2];
-        submission = stranger_request(stranger, 16 + i, budget->prompt_tokens, 2);
-        expect_accepted(stranger, &submission);
-    }
-    submission.request = 104;
-    expect_refused(&sessions[0], &submission);
-    submission.request = 105;
-    expect_refused(&sessions[1], &submission);
-    stage_tell(stage);
-    stage_hear(stage);
-
-    cancel(&sessions[0], 16); /* what is free in one may be used in the other */
-    submission = stranger_request(&sessions[1], 106, budget->prompt_tokens, 2);
-    expect_accepted(&sessions[1], &submission);
-    submission.request = 107;
-    expect_refused(&sessions[1], &submission);
-    stage_tell(stage);
-    stage_hear(stage);
-    for (int i = 0; i < 2; i++)
-        stranger_leave(&sessions[i]);
-}
-
-/* One request that runs for as long as nobody reads it. */
-static void hold_the_model(const struct stage *stage, void *context)
-{
-    struct stranger stranger;
-    struct event event = {.kind = 0};
-    come_in(&stranger, "holder");
-    struct submission submission = stranger_request(&stranger, 16, 1, 30000);
-    push(&stranger, &submission);
-    while (event.kind != EVENT_TOKENS)
-        next_event(&stranger, &event);
-    stage_tell(stage);
-    stage_hear(stage);
-    stranger_leave(&stranger);
-}
-
-static void try_queue_budget(const char *const *flags, struct queue_budget budget)
-{
-    const struct who third = {.uid = ACTOR_B + 1};
-    struct daemon daemon;
-    struct actor holder, a, b;
-    daemon_start_as(&daemon, flags, ACTOR_DAEMON);
-    world_open(&daemon);
-    actor_start(&holder, &third, hold_the_model, NULL);
-    actor_hear(&holder);
-    actor_start(&a, &user_a, use_up_queue, &budget);
-    actor_hear(&a);
-    actor_start(&b, &user_b, use_up_queue, &budget);
-    actor_hear(&b);
-    for (int step = 0; step < 2; step++) {
-        actor_say(&a);
-        actor_say(&b);
-        if (step == 0) {
-            actor_hear(&a);
-            actor_hear(&b);
-        }
-    }
-    actor_end(&a);
-    actor_end(&b);
-    actor_say(&holder);
-    actor_end(&holder);
-    world_close(&daemon);
-}
-
-static void each_user_has_requests_waiting_of_his_own(void **state)
-{
-    static const char *const flags[] = {"--model",
-                                        "echo=echo:",
-                                        "--socket-mode",
-                                        "0666",
-                                        "--slow-reader-ms",
-                                        "600000",
-                                        "--running-max",
-                                        "1",
-                                        "--user-queued-requests",
-                                        "5",
-                                        NULL};
-    try_queue_budget(flags, (struct queue_budget){.requests = 5, .prompt_tokens = 3});
-}
-
-static void each_user_has_tokens_waiting_of_his_own(void **state)
-{
-    static const char *const flags[] = {"--model",
-                                        "echo=echo:",
-                                        "--socket-mode",
-                                        "0666",
-                                        "--slow-reader-ms",
-                                        "600000",
-                                        "--running-max",
-                                        "1",
-                                        "--user-queued-tokens",
-                                        "1000",
-                                        NULL};
-    try_queue_budget(flags, (struct queue_budget){.requests = 4, .prompt_tokens = 250});
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(another_user_finds_no_way_to_a_session),
         cmocka_unit_test(another_user_cannot_cancel_or_continue_a_request),
         cmocka_unit_test(the_board_tells_totals_only),
-        cmocka_unit_test(the_socket_lets_in_whom_its_permissions_say),
-        cmocka_unit_test(only_who_is_listed_is_let_in),
-        cmocka_unit_test(each_user_has_sessions_of_his_own),
-        cmocka_unit_test(each_user_has_memory_of_his_own),
-        cmocka_unit_test(each_user_has_requests_waiting_of_his_own),
-        cmocka_unit_test(each_user_has_tokens_waiting_of_his_own),
     };
-    if (getuid() != 0) {
-        fprintf(stderr,
-                "\n*** SKIPPED: users beside each other need root, to be somebody else: run "
-                "test_users_apart as root.\n\n");
-        return 77;
-    }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return users_without_root() ? 77 : cmocka_run_group_tests(tests, NULL, NULL);
 }
