@@ -287,6 +287,12 @@ static void answer_hello(struct peer *peer)
     struct message_attach attach;
     if (receive(peer->socket_fd, &attach, sizeof attach, &fd) == 0)
         return;
+    if (peer->fault == PEER_SILENT_AFTER_ATTACH && fd >= 0) {
+        close(fd);
+        fd = -1;
+        receive(peer->socket_fd, &attach, sizeof attach, &fd); /* until the client has gone */
+        return;
+    }
     if (peer->fault == PEER_REFUSES_ATTACH)
         send_error(peer, -EPROTO, "not sealed");
     if (peer->fault == PEER_REFUSES_ATTACH || peer->fault == PEER_CLOSES_AFTER_ATTACH) {

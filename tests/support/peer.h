@@ -25,6 +25,7 @@
 enum peer_fault {
     PEER_HONEST = 0,
     PEER_SILENT, /* never answers */
+    PEER_SILENT_AFTER_ATTACH,
     PEER_CLOSES_AT_ONCE,
     PEER_CLOSES_AFTER_HELLO,
     PEER_CLOSES_AFTER_ATTACH,
