@@ -144,7 +144,7 @@ int agl_status(const struct agl_client *client, struct agl_status *ret_status);
 
 /* The same without a connection, from the named object /autoglm.INSTANCE (NULL: "default"), up to a
  * second old; and the first `capacity` models. -ENOENT: no such daemon; -EACCES: not in its group;
- * -EPROTO: not a board that this library understands. */
+ * -EPROTONOSUPPORT: versions differ; -EPROTO: no board. */
 int agl_status_of(const char *instance, struct agl_status *ret_status, struct agl_model *ret_models,
                   uint32_t capacity);
 
@@ -185,11 +185,12 @@ struct agl_request {
     uint64_t deadline_ns;             /* absolute, of the whole answer; 0: none */
     uint32_t stop_ids[AGL_STOP_IDS_MAX];
     uint32_t stop_count;
+    uint32_t reserved; /* 0 */
 };
 #define AGL_REQUEST_INIT                                                                          \
     {                                                                                             \
         sizeof(struct agl_request), 0, 0, 256, 0, 0, AGL_PRIORITY_NORMAL, 0.0f, 1.0f, 0.0f, 0, 0, \
-            0, 0, {0, 0, 0, 0}, 0                                                                 \
+            0, 0, {0, 0, 0, 0}, 0, 0                                                              \
     }
 
 /* Gives a place in shared memory for `tokens` ids; write the prompt there and call agl_submit().
