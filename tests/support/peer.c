@@ -193,8 +193,10 @@ static void spoil_welcome(struct message_welcome *welcome, enum peer_fault fault
         welcome->header.kind = MESSAGE_READY;
     if (fault == PEER_LYING_LENGTH)
         welcome->header.bytes--;
-    if (fault == PEER_WRONG_MAJOR)
+    if (fault == PEER_NEWER_MAJOR)
         welcome->major = LAYOUT_MAJOR + 1;
+    if (fault == PEER_OLDER_MAJOR)
+        welcome->major = LAYOUT_MAJOR - 1;
     if (fault == PEER_NEWER_MINOR)
         welcome->minor = LAYOUT_MINOR + 1;
     if (fault == PEER_FEATURES)

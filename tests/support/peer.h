@@ -39,7 +39,8 @@ enum peer_fault {
     PEER_SHORT_PACKET,
     PEER_TINY_PACKET, /* shorter than a header */
     PEER_LONG_PACKET,
-    PEER_WRONG_MAJOR,
+    PEER_NEWER_MAJOR,
+    PEER_OLDER_MAJOR,
     PEER_NEWER_MINOR,
     PEER_FEATURES,
     PEER_NO_FDS,
