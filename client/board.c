@@ -98,9 +98,9 @@ int board_check(const struct board *board, uint32_t *ret_model_count)
     return 0;
 }
 
-uint32_t board_vocab_size(const struct agl_client *client, uint32_t index)
+uint64_t board_heartbeat_ns(const struct agl_client *client)
 {
-    return board_of(client)->models[index].vocab_size;
+    return counter64(&board_of(client)->heartbeat_ns);
 }
 
 /* ---- with a connection ----------------------------------------------------------------------- */

@@ -243,9 +243,12 @@ static int take_welcome(struct agl_client *client, struct packet *packet,
     err = map_peer(&client->board, &packet->fds[1], welcome->board_bytes, "the daemon's board");
     if (err < 0)
         return err;
-    err = board_check((const void *)client->board.base, &client->model_count);
+    const struct board *board = (const void *)client->board.base;
+    err = board_check(board, &client->model_count);
     if (err < 0)
         return err;
+    for (uint32_t i = 0; i < client->model_count; i++)
+        client->vocab_sizes[i] = board->models[i].vocab_size;
     err = check_doorbell(packet->fds[2]);
     if (err < 0)
         return err;
@@ -359,6 +362,9 @@ int agl_connect(struct agl_client **ret_client, const struct agl_options *option
     if (err < 0)
         goto close_client;
     init_rings(client);
+    region_close_fd(&client->client_half);
+    region_close_fd(&client->daemon_half);
+    region_close_fd(&client->board);
     *ret_client = client;
     return 0;
 

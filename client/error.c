@@ -27,6 +27,8 @@ static const struct {
     {EPROTONOSUPPORT, "Client and daemon speak different versions of the contract"},
     {EMSGSIZE, "Longer than the room or the context allows"},
     {ENOSPC, "No cache blocks left"},
+    {EDQUOT, "The user has used up what one user may have at once"},
+    {EACCES, "Not allowed"},
     {ESHUTDOWN, "The daemon stops"},
     {EUSERS, "The daemon has no session left for this user"},
     {E2BIG, "Too much for one call"},

@@ -1,8 +1,10 @@
 /* Events: taken from the ring, checked against what was asked for, and waited for. */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "client/error.h"
 #include "client/private.h"
@@ -10,8 +12,9 @@
 
 enum {
     SPINS_PER_CLOCK = 32,    /* about a microsecond of cpu_relax() */
-    LOOK_NS = 100 * 1000000, /* a sleeper looks so often whether the daemon lives */
-    PACKETS_PER_LOOK = 16,   /* a flood of packets may not keep us */
+    LOOK_NS = 100 * 1000000, /* without a sign of life for so long, the socket is looked at */
+    NS_PER_S = 1000000000,
+    PACKETS_PER_LOOK = 16, /* a flood of packets may not keep us */
 };
 
 int client_end(struct agl_client *client, int err, const char *why)
@@ -200,6 +203,25 @@ static void look_at_socket(struct agl_client *client)
     }
 }
 
+/* To a few milliseconds, for a few nanoseconds. */
+static uint64_t coarse_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+/* Who never sleeps is not told of the daemon's death. It shows in the heartbeat, which is in
+ * memory; only when that stands still is it worth a system call. */
+static void look_if_silent(struct agl_client *client, uint64_t now_ns)
+{
+    /* Either may lie ahead of a clock that is coarse, or another processor's. */
+    if (client->looked_ns + LOOK_NS > now_ns || board_heartbeat_ns(client) + LOOK_NS > now_ns)
+        return;
+    client->looked_ns = now_ns;
+    look_at_socket(client);
+}
+
 /* ---- waiting --------------------------------------------------------------------------------- */
 
 static void take_back_announcement(struct agl_client *client)
@@ -220,17 +242,20 @@ static int spin(struct agl_client *client, struct agl_event *ret_event, uint64_t
         uint64_t now_ns = agl_now_ns();
         if (now_ns >= until_ns)
             return 0;
-        if (now_ns - client->looked_ns >= LOOK_NS) {
-            client->looked_ns = now_ns;
-            look_at_socket(client);
-            if (client->end)
-                return take(client, ret_event);
-        }
+        look_if_silent(client, now_ns);
+        if (client->end)
+            return take(client, ret_event);
     }
 }
 
-/* Sleeps once, for at most a slice. As take(), or -EINTR. */
-static int sleep_once(struct agl_client *client, struct agl_event *ret_event, uint64_t left_ns)
+static int came_by_signal(void)
+{
+    return error_set(-EINTR, "a signal came");
+}
+
+/* Sleeps on the next slot, for at most LOOK_NS: the quickest way to be woken, but the daemon's
+ * death wakes nobody from it. As take(), or -EINTR. */
+static int sleep_on_slot(struct agl_client *client, struct agl_event *ret_event, uint64_t left_ns)
 {
     doorbell_announce(&client->words->sleep, DOORBELL_FUTEX);
     /* relaxed: only a value to sleep on; ring_pop() looks again, with acquire. */
@@ -240,24 +265,49 @@ static int sleep_once(struct agl_client *client, struct agl_event *ret_event, ui
         err =
             doorbell_wait(ring_next(&client->events), seen, left_ns < LOOK_NS ? left_ns : LOOK_NS);
     doorbell_awake(&client->words->sleep);
-    if (err < 0 && !ring_is_ready(&client->events)) {
-        if (err == -EINTR)
-            return error_set(-EINTR, "a signal came");
-        look_at_socket(client);
-    }
+    if (err == -EINTR && !ring_is_ready(&client->events))
+        return came_by_signal();
     return take(client, ret_event);
 }
 
+/* Sleeps on the socket, on which the daemon wakes us and which shows its death: however long that
+ * is, it costs nothing. As take(), or -EINTR. */
+static int sleep_on_socket(struct agl_client *client, struct agl_event *ret_event, uint64_t left_ns)
+{
+    struct timespec left = {.tv_sec = (time_t)(left_ns / NS_PER_S),
+                            .tv_nsec = (long)(left_ns % NS_PER_S)};
+    struct pollfd entry = {.fd = client->socket_fd, .events = POLLIN};
+    int ready = 0;
+    doorbell_announce(&client->words->sleep, DOORBELL_FD);
+    if (!ring_is_ready(&client->events))
+        ready = ppoll(&entry, 1, left_ns == UINT64_MAX ? NULL : &left, NULL);
+    int err = ready < 0 ? errno : 0;
+    doorbell_awake(&client->words->sleep);
+    if (ready > 0)
+        look_at_socket(client);
+    if (err == EINTR && !ring_is_ready(&client->events))
+        return came_by_signal();
+    if (err && err != EINTR) /* no memory for a poll */
+        return sleep_on_slot(client, ret_event, left_ns);
+    return take(client, ret_event);
+}
+
+static uint64_t time_left_ns(uint64_t deadline_ns)
+{
+    uint64_t now_ns = agl_now_ns();
+    if (deadline_ns == UINT64_MAX)
+        return UINT64_MAX;
+    return now_ns < deadline_ns ? deadline_ns - now_ns : 0;
+}
+
+/* The first sleep is most likely a short one. */
 static int sleep_until(struct agl_client *client, struct agl_event *ret_event, uint64_t deadline_ns)
 {
-    for (;;) {
-        uint64_t now_ns = agl_now_ns();
-        if (now_ns >= deadline_ns)
-            return 0;
-        int got = sleep_once(client, ret_event, deadline_ns - now_ns);
-        if (got != 0)
-            return got;
-    }
+    uint64_t left_ns = time_left_ns(deadline_ns);
+    int got = left_ns ? sleep_on_slot(client, ret_event, left_ns) : 0;
+    while (got == 0 && (left_ns = time_left_ns(deadline_ns)) > 0)
+        got = sleep_on_socket(client, ret_event, left_ns);
+    return got;
 }
 
 /* The time `ns` after now_ns; UINT64_MAX: never. */
@@ -312,8 +362,12 @@ int agl_poll(struct agl_client *client, struct agl_event *ret_event)
     }
     give_back_output(client);
     int got = take(client, ret_event);
-    if (got != 0 || !client->is_fd_used)
+    if (got != 0)
         return got;
+    if (!client->is_fd_used) {
+        look_if_silent(client, coarse_now_ns());
+        return client->end ? take(client, ret_event) : 0;
+    }
 
     /* The caller is about to sleep on the descriptor. */
     doorbell_announce(&client->words->sleep, DOORBELL_FD);

@@ -221,7 +221,7 @@ static int check_model(const struct agl_client *client, const struct agl_request
     if (request->model >= client->model_count)
         return error_set(-EINVAL, "request.model is %u, the daemon holds %u", request->model,
                          client->model_count);
-    uint64_t logits_bytes = (uint64_t)board_vocab_size(client, request->model) * sizeof(float);
+    uint64_t logits_bytes = (uint64_t)client->vocab_sizes[request->model] * sizeof(float);
     if ((request->flags & AGL_LOGITS) && logits_bytes > client->geometry.output_bytes)
         return error_set(-EINVAL,
                          "request.flags has AGL_LOGITS, which needs options.output_bytes of at "
@@ -350,7 +350,7 @@ int agl_submit(struct agl_client *client, const struct agl_request *request, uin
         .id = id,
         .state = REQUEST_SUBMITTED,
         .model = request->model,
-        .vocab_size = board_vocab_size(client, request->model),
+        .vocab_size = client->vocab_sizes[request->model],
         .is_kept = request->flags & AGL_KEEP,
     };
     if (parent) {

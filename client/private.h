@@ -71,7 +71,7 @@ struct agl_client {
 
     uint32_t wait_mode; /* enum agl_wait_mode */
     struct spinner spinner;
-    uint64_t looked_ns;   /* when the socket was last looked at */
+    uint64_t looked_ns;   /* when the socket was last looked at; 0: never */
     bool is_fd_used;      /* agl_fd() was called */
     bool is_fd_announced; /* our sleep word says DOORBELL_FD */
     int end; /* 0, or what every call returns once the ring is empty: -EPIPE, -EPROTO */
@@ -82,13 +82,14 @@ struct agl_client {
     struct region daemon_half;
     struct region board;
     uint32_t model_count;
+    uint32_t vocab_sizes[BOARD_MODELS_MAX]; /* of the models; read once */
 };
 
 /* Whether a board is one that this library understands, and how many models it holds. -EPROTO. */
 int board_check(const struct board *board, uint32_t *ret_model_count);
 
-/* The vocabulary of a model of the board; index below client->model_count. */
-uint32_t board_vocab_size(const struct agl_client *client, uint32_t index);
+/* When the daemon's engine last gave a sign of life. */
+uint64_t board_heartbeat_ns(const struct agl_client *client);
 
 /* Ends the session from our side: -EPIPE, the daemon is gone or left us; -EPROTO, it broke the
  * contract. The first reason stays. Returns client_ended(). */

@@ -211,7 +211,7 @@ int config_read(struct config *ret_config, int argc, char **argv, struct failure
 static void print_flag(FILE *out, const char *flag, const char *argument, const char *help,
                        const char *fallback)
 {
-    char left[FLAG_BYTES];
+    char left[2 * FLAG_BYTES];
     snprintf(left, sizeof left, "%s %s", flag, argument);
     fprintf(out, "  %-34s %s", left, help);
     if (*fallback)

@@ -30,10 +30,12 @@ struct config_model {
 };
 
 struct config {
-    char socket_path[108]; /* "socket"; default /run/autoglm/autoglm.sock */
-    char instance[32];     /* "instance"; the board is /autoglm.INSTANCE; default "default" */
-    char socket_group[64]; /* "socket_group": who may connect besides the owner; "" none */
-    uint32_t socket_mode;  /* "socket_mode", octal string; default 0660 */
+    char socket_path[108];   /* "socket"; default /run/autoglm/autoglm.sock */
+    char instance[32];       /* "instance"; the board is /autoglm.INSTANCE; default "default" */
+    char socket_group[64];   /* "socket_group": who may connect besides the owner; "" none */
+    uint32_t socket_mode;    /* "socket_mode", octal string; default 0660 */
+    char allow_users[1024];  /* "allow_users", names or numbers with commas between; "" all */
+    char allow_groups[1024]; /* "allow_groups", likewise: who is in one of them is let in too */
     struct config_model models[CONFIG_MODELS_MAX]; /* "models": {NAME: FOLDER} */
     uint32_t model_count;
 
@@ -58,9 +60,13 @@ struct config {
 
     uint32_t sessions_max;      /* "sessions_max"; default 1024 */
     uint32_t sessions_per_user; /* "sessions_per_user"; default 256 */
-    uint64_t slow_reader_ns;    /* "slow_reader_ms"; a request parked longer than this ends; 5 s */
-    uint64_t handshake_ns;      /* "handshake_ms"; default 2 s */
-    uint64_t drain_ns;          /* "drain_ms"; for running requests after SIGTERM; default 10 s */
+    uint32_t
+        user_queued_requests; /* "user_queued_requests"; of one user; 0: no limit; default 1024 */
+    uint32_t user_queued_tokens; /* "user_queued_tokens"; likewise; default 1 Mi */
+    uint64_t user_memory_bytes;  /* "user_memory_mib"; sessions of one user; default 1 GiB */
+    uint64_t slow_reader_ns;     /* "slow_reader_ms"; a request parked longer than this ends; 5 s */
+    uint64_t handshake_ns;       /* "handshake_ms"; default 2 s */
+    uint64_t drain_ns;           /* "drain_ms"; for running requests after SIGTERM; default 10 s */
     struct geometry geometry_max; /* "session": {"submission_slots", "event_slots",
                                      "max_requests", "arena_bytes", "output_bytes"} */
 

@@ -41,11 +41,43 @@ static const char *nearest_name(const char *wrong, const char *prefix)
     return nearest;
 }
 
+/* An array becomes the text that a flag would give. */
+static int set_list(struct config *config, const struct config_key *key, const cJSON *list,
+                    const char *where, struct failure *failure)
+{
+    char text[2048] = "";
+    size_t used = 0;
+    for (const cJSON *item = list->child; item; item = item->next) {
+        char number_text[32];
+        uint64_t number;
+        const char *name = item->valuestring;
+        if (json_number_u64(item, &number) == 0) {
+            snprintf(number_text, sizeof number_text, "%llu", (unsigned long long)number);
+            name = number_text;
+        } else if (!cJSON_IsString(item)) {
+            return failure_set(failure, -EINVAL,
+                               "%s: has %s in it, must be a list of names and "
+                               "numbers",
+                               where, json_type_name(item));
+        }
+        if (!*name || strchr(name, ','))
+            return failure_set(failure, -EINVAL, "%s: has %s in it, which is no name", where,
+                               json_quote(name).text);
+        int more = snprintf(text + used, sizeof text - used, "%s%s", used ? "," : "", name);
+        used += (size_t)more;
+        if (used >= sizeof text)
+            break; /* too long in any case, and config_set_text() says how long it may be */
+    }
+    return config_set_text(config, key, text, where, failure);
+}
+
 static int set_value(struct config *config, const struct config_key *key, const cJSON *value,
                      const char *where, struct failure *failure)
 {
     char allowed[128];
-    if (key->kind != CONFIG_NUMBER && cJSON_IsString(value))
+    if (key->kind == CONFIG_LIST && cJSON_IsArray(value))
+        return set_list(config, key, value, where, failure);
+    if (key->kind != CONFIG_NUMBER && key->kind != CONFIG_LIST && cJSON_IsString(value))
         return config_set_text(config, key, value->valuestring, where, failure);
     uint64_t number;
     if (key->kind == CONFIG_NUMBER && json_number_u64(value, &number) == 0)

@@ -27,6 +27,11 @@ const struct config_key config_keys[] = {
     {"socket_mode", "MODE", "permissions of the socket, octal", "0660", .kind = CONFIG_OCTAL,
      FIELD_AT(socket_mode), .max = 0777},
 
+    {"allow_users", "LIST", "users let in, names or numbers; with both lists empty: all", "",
+     .kind = CONFIG_LIST, FIELD_AT(allow_users)},
+    {"allow_groups", "LIST", "groups whose members are let in", "", .kind = CONFIG_LIST,
+     FIELD_AT(allow_groups)},
+
     {"device", "NAME", "what computes", "cpu", TEXT(device)},
     {"cpu_variant", "NAME", "instructions to use: auto, plain, avx2, avx512", "auto",
      .kind = CONFIG_WORD, FIELD_AT(cpu_variant), .words = {"auto", "plain", "avx2", "avx512"}},
@@ -63,6 +68,12 @@ const struct config_key config_keys[] = {
      NUMBER(sessions_max, 1, 65536, 1)},
     {"sessions_per_user", "N", "clients of one user at the most", "256",
      NUMBER(sessions_per_user, 1, 65536, 1)},
+    {"user_queued_requests", "N", "requests of one user waiting; 0: no limit", "1024",
+     NUMBER(user_queued_requests, 0, 1 << 20, 1)},
+    {"user_queued_tokens", "N", "prompt tokens of one user waiting; 0: no limit", "1048576",
+     NUMBER(user_queued_tokens, 0, 1 << 30, 1)},
+    {"user_memory_mib", "N", "memory of one user's sessions, MiB; 0: no limit", "1024",
+     NUMBER(user_memory_bytes, 0, 1 << 24, MIB)},
     {"slow_reader_ms", "N", "end a request whose client reads nothing for so long", "5000",
      NUMBER(slow_reader_ns, 1, DAY_MS, MS)},
     {"handshake_ms", "N", "time for a client to introduce itself", "2000",
@@ -75,7 +86,7 @@ const struct config_key config_keys[] = {
     {"session.event_slots", "N", "likewise; at least 2 * max_requests + 2", "4096",
      GEOMETRY(event_slots, GEOMETRY_SLOTS_MIN, GEOMETRY_SLOTS_MAX, CONFIG_POWER_OF_TWO)},
     {"session.max_requests", "N", "in flight or kept, a power of two", "1024",
-     GEOMETRY(max_requests, 1, GEOMETRY_REQUESTS_MAX, CONFIG_POWER_OF_TWO)},
+     GEOMETRY(max_requests, 2, GEOMETRY_REQUESTS_MAX, CONFIG_POWER_OF_TWO)},
     {"session.arena_bytes", "N", "room for prompts, a multiple of 4096", "16777216",
      GEOMETRY(arena_bytes, GEOMETRY_ARENA_BYTES_MIN, GEOMETRY_ARENA_BYTES_MAX, CONFIG_PAGES)},
     {"session.output_bytes", "N", "room for logits, a multiple of 4096", "4194304",
@@ -139,6 +150,9 @@ void config_key_describe(const struct config_key *key, char *ret_text, size_t by
     switch (key->kind) {
     case CONFIG_TEXT:
         snprintf(ret_text, bytes, "a string of at most %zu bytes", key->bytes - 1);
+        break;
+    case CONFIG_LIST:
+        snprintf(ret_text, bytes, "a list of names and numbers, %zu bytes in all", key->bytes - 1);
         break;
     case CONFIG_WORD:
     case CONFIG_CHOICE:
@@ -244,6 +258,7 @@ int config_set_text(struct config *config, const struct config_key *key, const c
     uint64_t number;
     switch (key->kind) {
     case CONFIG_TEXT:
+    case CONFIG_LIST:
         if (strlen(text) >= key->bytes)
             return refuse(key, text, where, failure);
         snprintf((char *)config + key->offset, key->bytes, "%s", text);
@@ -279,6 +294,21 @@ static void print_string(FILE *out, const char *text)
     fputc('"', out);
 }
 
+static void print_list(FILE *out, const char *text)
+{
+    char name[128];
+    fputc('[', out);
+    for (const char *at = text; *at;) {
+        size_t length = strcspn(at, ",");
+        snprintf(name, sizeof name, "%.*s", (int)length, at);
+        if (at > text)
+            fputs(", ", out);
+        print_string(out, name);
+        at += length + (at[length] == ',');
+    }
+    fputc(']', out);
+}
+
 void config_key_print(FILE *out, const struct config *config, const struct config_key *key)
 {
     const char *field = (const char *)config + key->offset;
@@ -286,6 +316,9 @@ void config_key_print(FILE *out, const struct config *config, const struct confi
     case CONFIG_TEXT:
     case CONFIG_WORD:
         print_string(out, field);
+        break;
+    case CONFIG_LIST:
+        print_list(out, field);
         break;
     case CONFIG_CHOICE:
         for (size_t i = 0; i < CONFIG_WORDS_MAX && key->words[i]; i++)

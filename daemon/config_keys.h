@@ -11,6 +11,7 @@
 
 enum config_kind {
     CONFIG_TEXT,   /* a string */
+    CONFIG_LIST,   /* strings and numbers; kept, and given as a flag, with commas between */
     CONFIG_WORD,   /* a string out of `words` */
     CONFIG_CHOICE, /* the index of a string in `words`, by `values` */
     CONFIG_NUMBER, /* min to max, times scale */

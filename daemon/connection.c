@@ -10,14 +10,32 @@
 #include "daemon/connection_state.h"
 #include "daemon/log.h"
 
+static bool is_half_open(enum connection_state state)
+{
+    return state <= CONNECTION_ENTERING;
+}
+
 void connection_set_state(struct connection *connection, enum connection_state state)
 {
     struct connections *all = connection->all;
+    if (connection->user)
+        connection->user->half_open +=
+            (uint32_t)is_half_open(state) - (uint32_t)is_half_open(connection->state);
     bool waited =
         connection->state == CONNECTION_ENTERING || connection->state == CONNECTION_LEAVING;
     bool waits = state == CONNECTION_ENTERING || state == CONNECTION_LEAVING;
     all->awaiting_engine += (uint32_t)waits - (uint32_t)waited;
     connection->state = state;
+}
+
+void connection_hold(struct connection *connection, uint64_t memory_bytes)
+{
+    struct user *user = connection->user;
+    uint32_t more = (uint32_t)(memory_bytes != 0) - (uint32_t)(connection->memory_bytes != 0);
+    connection->all->sessions += more;
+    user->sessions += more;
+    user->memory_bytes += memory_bytes - connection->memory_bytes;
+    connection->memory_bytes = memory_bytes;
 }
 
 static void add(struct connections *all, struct connection *connection)
@@ -43,8 +61,17 @@ static void release(struct connection *connection)
     all->count--;
 
     handshake_peer_fini(&connection->peer);
+    users_leave(&all->users, connection->user);
     free(connection->burial);
+    free(connection->packet);
     free(connection);
+}
+
+/* What a connection that waits for descriptors to be closed counts against its user. */
+static void weigh(struct connection *connection, int sign)
+{
+    if (connection->user)
+        connection->user->half_open += (uint32_t)(sign * CONNECTION_BURIAL_WEIGHT);
 }
 
 static void on_buried(struct loop_op *op, int result)
@@ -53,6 +80,7 @@ static void on_buried(struct loop_op *op, int result)
     if (--connection->buried)
         return;
     connection->all->burying--;
+    weigh(connection, -1);
     release(connection);
 }
 
@@ -62,11 +90,12 @@ static void on_buried(struct loop_op *op, int result)
  * user until that is done. true: it is under way. */
 static bool bury(struct connection *connection, int socket_fd)
 {
-    struct handshake_packet *packet = &connection->packet;
-    uint32_t count = packet->fd_count + (socket_fd >= 0);
+    struct handshake_packet *packet = connection->packet;
+    uint32_t in_packet = packet ? packet->fd_count : 0;
+    uint32_t count = in_packet + (socket_fd >= 0);
     connection->burial = count ? calloc(count, sizeof *connection->burial) : NULL;
     for (uint32_t i = 0; i < count; i++) {
-        int fd = i < packet->fd_count ? packet->fds[i] : socket_fd;
+        int fd = i < in_packet ? packet->fds[i] : socket_fd;
         struct loop_op *op = connection->burial ? &connection->burial[i] : NULL;
         if (op)
             *op = (struct loop_op){.handler = on_buried, .owner = connection};
@@ -75,9 +104,13 @@ static bool bury(struct connection *connection, int socket_fd)
         else
             close(fd); /* no memory: better late than never */
     }
-    packet->fd_count = 0;
-    connection->all->burying += connection->buried != 0;
-    return connection->buried != 0;
+    if (packet)
+        packet->fd_count = 0;
+    if (!connection->buried)
+        return false;
+    connection->all->burying++;
+    weigh(connection, 1);
+    return true;
 }
 
 /* Closes everything of a connection that nobody else has; then it is gone, or soon will be. */
@@ -101,7 +134,10 @@ static void close_all(struct connection *connection)
         region_fini(&connection->daemon_half);
     }
     connection->session = NULL;
-    handshake_packet_fini(&connection->packet);
+    if (connection->memory_bytes)
+        connection_hold(connection, 0);
+    if (connection->packet)
+        handshake_packet_fini(connection->packet);
     if (!bury(connection, dirty_fd))
         release(connection);
 }
@@ -241,19 +277,40 @@ void connection_on_process_end(struct loop_op *op, int result)
     connection_settle(connection);
 }
 
-static uint32_t half_open_of_user(const struct connections *all, uid_t uid)
+/* Who it is, and whether that user may begin another handshake. A refusal is told already. */
+static int meet(struct connection *connection)
 {
-    uint32_t count = 0;
-    for (const struct connection *at = all->first; at; at = at->next)
-        if (at->peer.uid == uid)
-            count += at->buried ? CONNECTION_BURIAL_WEIGHT : at->state <= CONNECTION_ENTERING;
-    return count;
+    struct connections *all = connection->all;
+    int err = handshake_peer(&connection->peer, connection->socket_fd);
+    connection->user = err == 0 ? users_enter(&all->users, connection->peer.uid) : NULL;
+    if (!connection->user) {
+        err = err < 0 ? err : -ENOMEM;
+        log_debug("a client was turned away: %s", strerror(-err));
+        board_count(&all->board->board->sessions_refused);
+        say_farewell(connection->socket_fd, err, "the daemon is out of descriptors or memory");
+        connection_begin_close(connection);
+        return err;
+    }
+    connection->user->half_open++;
+    if (!access_is_allowed(&all->access, connection->socket_fd)) {
+        connection_refuse(connection, -EACCES,
+                          "this user is not let in (allow_users, allow_groups)");
+        return -EACCES;
+    }
+    if (connection->user->half_open > CONNECTION_HALF_OPEN_PER_USER) {
+        connection_refuse(connection, -EUSERS, "too many handshakes of this user at once");
+        return -EUSERS;
+    }
+    return 0;
 }
 
 void connection_open(struct connections *all, int socket_fd)
 {
     struct connection *connection = calloc(1, sizeof *connection);
-    if (!connection) {
+    if (connection)
+        connection->packet = calloc(1, sizeof *connection->packet);
+    if (!connection || !connection->packet) {
+        free(connection);
         log_debug("a client was turned away: %s", strerror(ENOMEM));
         say_farewell(socket_fd, -ENOMEM, "the daemon is out of memory");
         close(socket_fd);
@@ -266,41 +323,27 @@ void connection_open(struct connections *all, int socket_fd)
     connection->doorbell_fd = -1;
     connection->state = CONNECTION_HELLO;
     add(all, connection);
-    int err = handshake_peer(&connection->peer, socket_fd);
-    if (err < 0) {
-        log_debug("a client was turned away: %s", strerror(-err));
-        say_farewell(socket_fd, err, "the daemon is out of descriptors");
-        connection_begin_close(connection);
-    } else if (half_open_of_user(all, connection->peer.uid) > CONNECTION_HALF_OPEN_PER_USER)
-        connection_refuse(connection, -EUSERS, "too many handshakes of this user at once");
-    else if ((err = connection_begin(connection)) < 0)
-        connection_refuse_system(connection, err, "the connection");
+    if (meet(connection) == 0) {
+        int err = connection_begin(connection);
+        if (err < 0)
+            connection_refuse_system(connection, err, "the connection");
+    }
     connection_settle(connection);
 }
 
-static struct connection *find(const struct connections *all, const struct session *session)
+void connection_broken(struct session *session)
 {
-    struct connection *at = all->first;
-    while (at && at->session != session)
-        at = at->next;
-    return at;
-}
-
-void connection_broken(struct connections *all, struct session *session)
-{
-    struct connection *connection = find(all, session);
-    if (!connection)
-        return;
+    struct connection *connection = session->options.owner;
     /* Also of one that has hung up in the meantime: it is counted all the same. */
     complain(connection, session->broken_why ? session->broken_why : strerror(EPROTO));
     if (connection->state == CONNECTION_SERVING)
         connection_leave(connection);
 }
 
-void connection_detached(struct connections *all, struct session *session)
+void connection_detached(struct session *session)
 {
-    struct connection *connection = find(all, session);
-    if (!connection || connection->state != CONNECTION_DETACHED)
+    struct connection *connection = session->options.owner;
+    if (connection->state != CONNECTION_DETACHED)
         return;
     connection_begin_close(connection);
     connection_settle(connection);
@@ -350,6 +393,7 @@ void connections_forget(struct connections *all)
     struct connection *next;
     for (struct connection *at = all->first; at; at = next) {
         next = at->next;
+        weigh(at, -1);
         release(at);
     }
     all->burying = 0;

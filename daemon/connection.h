@@ -13,11 +13,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/access.h"
 #include "daemon/board.h"
 #include "daemon/config.h"
 #include "daemon/engine.h"
 #include "daemon/handshake.h"
 #include "daemon/loop.h"
+#include "daemon/users.h"
 
 enum {
     CONNECTION_HALF_OPEN_PER_USER = 64, /* in the handshake at once; the others are sent away */
@@ -43,9 +45,13 @@ struct connections {
     struct engine *engine;
     struct board_owner *board;
 
+    struct access_list access;
+    struct users users;
+
     struct connection *first;
     uint32_t count;
     uint32_t serving;
+    uint32_t sessions; /* hold the memory of a session: at most config->sessions_max */
     uint32_t next_number;
     uint32_t awaiting_engine; /* in ENTERING or LEAVING, to be tried again */
     uint32_t burying;         /* of `count`: only wait for the kernel to close descriptors */
@@ -59,8 +65,8 @@ struct connections {
 void connection_open(struct connections *all, int socket_fd);
 
 /* The engine's reports: the session broke the contract; the session is ours again. */
-void connection_broken(struct connections *all, struct session *session);
-void connection_detached(struct connections *all, struct session *session);
+void connection_broken(struct session *session);
+void connection_detached(struct session *session);
 
 /* Tries again what the engine had no room for. */
 void connections_retry(struct connections *all);

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
@@ -35,6 +36,8 @@ void connection_try_enter(struct connection *connection)
     }
     connection_set_state(connection, CONNECTION_SERVING);
     loop_cancel(all->loop, &connection->timer);
+    free(connection->packet);
+    connection->packet = NULL;
     all->serving++;
     board_count(&all->board->board->sessions_total);
     board_show_sessions(all);
@@ -55,16 +58,19 @@ static int make_session(struct connection *connection, struct failure *failure)
     struct session_options options = {
         .id = connection->number,
         .uid = connection->peer.uid,
+        .queue = &connection->user->queue,
+        .owner = connection,
         .socket_fd = connection->socket_fd,
         .doorbell_fd = connection->doorbell_fd,
         .geometry = connection->geometry,
         .daemon_half = connection->daemon_half,
     };
-    int err = region_map_peer(&options.client_half, connection->packet.fds[0],
+    int err = region_map_peer(&options.client_half, connection->packet->fds[0],
                               client_half_bytes(&connection->geometry), &why);
     if (err < 0)
         return failure_set(failure, err, "attach: the client half: %s", why ? why : strerror(-err));
-    connection->packet.fd_count = 0;
+    connection->packet->fd_count = 0;
+    region_close_fd(&options.client_half);
 
     err = session_open(&connection->session, &options);
     if (err < 0) {
@@ -79,7 +85,7 @@ static int make_session(struct connection *connection, struct failure *failure)
 static void take_attach(struct connection *connection)
 {
     struct failure failure;
-    int err = handshake_check_attach(&connection->packet, &failure);
+    int err = handshake_check_attach(connection->packet, &failure);
     if (err == 0)
         err = make_session(connection, &failure);
     if (err < 0) {
@@ -97,7 +103,7 @@ static uint16_t smaller(uint16_t a, uint16_t b)
 
 static int welcome(struct connection *connection)
 {
-    const struct message_hello *hello = &connection->packet.message.hello;
+    const struct message_hello *hello = &connection->packet->message.hello;
     struct message_welcome message = {
         .header = MESSAGE_INIT(MESSAGE_WELCOME, struct message_welcome),
         .major = LAYOUT_MAJOR,
@@ -112,69 +118,75 @@ static int welcome(struct connection *connection)
                           MESSAGE_WELCOME_FDS);
 }
 
-/* Whether it holds what a session is made of: that is what is limited. */
-static bool holds_session(const struct connection *connection)
+static double mib(uint64_t bytes)
 {
-    return connection->session || connection->daemon_half.base;
+    return (double)bytes / (1 << 20);
 }
 
-static int check_limits(const struct connection *connection, struct failure *failure)
+/* Whether a session of that size keeps to what all clients, and those of one user, may have. */
+static int check_limits(const struct connection *connection, uint64_t memory_bytes,
+                        struct failure *failure)
 {
     const struct config *config = connection->all->config;
-    uint32_t sessions = 0, own = 0;
-    for (const struct connection *at = connection->all->first; at; at = at->next) {
-        sessions += holds_session(at);
-        own += holds_session(at) && at->peer.uid == connection->peer.uid;
-    }
-    if (sessions >= config->sessions_max)
+    const struct user *user = connection->user;
+    if (connection->all->sessions >= config->sessions_max)
         return failure_set(failure, -EUSERS, "all %u sessions are taken (sessions_max)",
                            config->sessions_max);
-    if (own >= config->sessions_per_user)
+    if (user->sessions >= config->sessions_per_user)
         return failure_set(failure, -EUSERS, "user %u has %u sessions already (sessions_per_user)",
-                           (unsigned)connection->peer.uid, own);
+                           (unsigned)user->uid, user->sessions);
+    if (config->user_memory_bytes && user->memory_bytes + memory_bytes > config->user_memory_bytes)
+        return failure_set(
+            failure, -EDQUOT,
+            "user %u has %.2f of %.0f MiB, %.2f more are asked for (user_memory_mib)",
+            (unsigned)user->uid, mib(user->memory_bytes), mib(config->user_memory_bytes),
+            mib(memory_bytes));
     return 0;
 }
 
-static int prepare_session(struct connection *connection)
+static int prepare_session(struct connection *connection, struct failure *failure)
 {
-    const struct geometry *wish = &connection->packet.message.hello.geometry;
-    handshake_grant(&connection->geometry, wish, &connection->all->config->geometry_max,
-                    connection->number);
-    int err = region_create(&connection->daemon_half, "autoglm-daemon",
-                            daemon_half_bytes(&connection->geometry));
+    struct geometry *granted = &connection->geometry;
+    handshake_grant(granted, &connection->packet->message.hello.geometry,
+                    &connection->all->config->geometry_max, connection->number);
+    uint64_t memory_bytes = client_half_bytes(granted) + daemon_half_bytes(granted);
+    int err = check_limits(connection, memory_bytes, failure);
     if (err < 0)
         return err;
-    connection->doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return connection->doorbell_fd < 0 ? -errno : 0;
+    connection_hold(connection, memory_bytes);
+    err = region_create(&connection->daemon_half, "autoglm-daemon", daemon_half_bytes(granted));
+    if (err == 0) {
+        connection->doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        err = connection->doorbell_fd < 0 ? -errno : 0;
+    }
+    if (err < 0)
+        failure_set(failure, err, "no memory or descriptors for a session: %s", strerror(-err));
+    return err;
 }
 
 static int receive_next(struct connection *connection)
 {
-    assert(connection->packet.fd_count == 0); /* a right HELLO brings none */
-    handshake_packet_init(&connection->packet);
+    assert(connection->packet->fd_count == 0); /* a right HELLO brings none */
+    handshake_packet_init(connection->packet);
     return loop_receive(connection->all->loop, &connection->receive, connection->socket_fd,
-                        &connection->packet.header);
+                        &connection->packet->header);
 }
 
 static void take_hello(struct connection *connection)
 {
     struct failure failure;
-    int err = handshake_check_hello(&connection->packet, &failure);
-    if (connection->packet.bytes >= sizeof connection->packet.message.hello)
-        handshake_clean_name(connection->peer.name, connection->packet.message.hello.name);
+    int err = handshake_check_hello(connection->packet, &failure);
+    if (connection->packet->bytes >= sizeof connection->packet->message.hello)
+        handshake_clean_name(connection->peer.name, connection->packet->message.hello.name);
     if (err == 0)
-        err = check_limits(connection, &failure);
+        err = prepare_session(connection, &failure);
     if (err < 0) {
         connection_refuse(connection, err, failure.text);
         return;
     }
 
-    err = prepare_session(connection);
-    if (err < 0) {
-        connection_refuse_system(connection, err, "no memory or descriptors for a session");
-        return;
-    }
     err = welcome(connection);
+    region_close_fd(&connection->daemon_half);
     if (err == 0)
         err = receive_next(connection);
     if (err < 0)
@@ -187,7 +199,7 @@ static void on_packet(struct loop_op *op, int result)
 {
     struct connection *connection = op->owner;
     if (result >= 0) /* even if nobody wants it any more: descriptors may have come */
-        handshake_packet_take(&connection->packet, (size_t)result);
+        handshake_packet_take(connection->packet, (size_t)result);
 
     if (connection->state != CONNECTION_HELLO && connection->state != CONNECTION_ATTACH) {
         connection_settle(connection);

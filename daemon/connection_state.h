@@ -13,12 +13,14 @@ struct connection {
     uint32_t number;
     bool is_complained_of; /* its break was logged and counted */
     struct peer peer;
+    struct user *user;     /* NULL: not known yet */
+    uint64_t memory_bytes; /* of both halves, counted on its user; 0: it holds no session */
     int socket_fd;
 
     struct loop_op receive, hang_up, process, timer;
-    struct loop_op *burial; /* of descriptors whose closing may take long; NULL: none */
-    uint32_t buried;        /* of these, still open */
-    struct handshake_packet packet;
+    struct loop_op *burial;          /* of descriptors whose closing may take long; NULL: none */
+    uint32_t buried;                 /* of these, still open */
+    struct handshake_packet *packet; /* NULL: the handshake is over, there are no more */
 
     struct geometry geometry;
     struct region daemon_half; /* until the session has it, as socket and doorbell */
@@ -40,6 +42,9 @@ static inline void board_show_sessions(const struct connections *all)
 /* ---- connection.c ---------------------------------------------------------------------------- */
 
 void connection_set_state(struct connection *connection, enum connection_state state);
+
+/* Counts a session of that size, or none any more (0), on the connection's user. */
+void connection_hold(struct connection *connection, uint64_t memory_bytes);
 
 /* Called at the end of everything that may have been the last of a connection: it may be gone
  * afterwards. */

@@ -169,10 +169,10 @@ static void take_report(struct control *control, const struct engine_report *rep
 {
     switch ((enum engine_report_kind)report->kind) {
     case ENGINE_DETACHED:
-        connection_detached(&control->all, report->session);
+        connection_detached(report->session);
         break;
     case ENGINE_BROKEN:
-        connection_broken(&control->all, report->session);
+        connection_broken(report->session);
         break;
     case ENGINE_DRAINED:
         log_info("every request has ended");
@@ -283,7 +283,9 @@ int control_open(struct control **ret_control, const struct control_options *opt
     control->report_fd = engine_report_fd(options->engine);
     control->watchdog_ns = systemd_watchdog_ns();
 
-    int err = loop_open(&control->all.loop, failure);
+    int err = access_open(&control->all.access, options->config, failure);
+    if (err == 0)
+        err = loop_open(&control->all.loop, failure);
     if (err == 0)
         err = listener_open(&control->listener, options->config, failure);
     if (err == 0) {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "daemon/engine_state.h"
+#include "daemon/guard.h"
 
 enum { NS_PER_S = 1000000000 };
 
@@ -100,6 +101,24 @@ static bool take_commands(struct engine *engine, uint64_t now_ns)
     return any;
 }
 
+static void break_hit(struct engine *engine, const struct session_list *list)
+{
+    for (struct session *session = list->first; session; session = session->next)
+        if (guard_was_hit(session->guard))
+            engine_break(engine, session, -EFAULT, "a page of the client's memory has failed");
+}
+
+/* Ends the sessions whose memory the guard had to replace. */
+static void heed_guard(struct engine *engine)
+{
+    uint32_t hits = guard_hits();
+    if (hits == engine->guard_hits)
+        return;
+    engine->guard_hits = hits;
+    break_hit(engine, &engine->hot);
+    break_hit(engine, &engine->cold);
+}
+
 static void shut_list(struct engine *engine, struct session_list *list)
 {
     while (list->first)
@@ -135,6 +154,7 @@ bool engine_turn(struct engine *engine, uint64_t now_ns)
 {
     bool has_command = take_commands(engine, now_ns);
     bool has_submission = engine_sweep(engine, now_ns);
+    heed_guard(engine);
     engine_settle_broken(engine, now_ns);
     engine_expire(engine, now_ns);
     for (uint32_t i = 0; i < engine->model_count; i++)
@@ -178,6 +198,7 @@ int engine_start(struct engine *engine)
 {
     sigset_t all, before;
     sigfillset(&all);
+    sigdelset(&all, SIGBUS); /* of the thread's own making: guard.h; a blocked one ends us */
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the control thread's */
     int err = pthread_create(&engine->thread, NULL, run, engine);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

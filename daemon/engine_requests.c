@@ -69,6 +69,8 @@ void engine_enqueue(struct engine *engine, struct request *request)
     request_queue_add(&model_of(engine, request)->queue, request);
     engine->queued_requests++;
     engine->queued_tokens += request->queue_tokens;
+    request->session->queue->requests++;
+    request->session->queue->tokens += request->queue_tokens;
     engine_arm(engine, request);
 }
 
@@ -77,6 +79,8 @@ static void dequeue(struct engine *engine, struct request *request)
     request_queue_remove(&model_of(engine, request)->queue, request);
     engine->queued_requests--;
     engine->queued_tokens -= request->queue_tokens;
+    request->session->queue->requests--;
+    request->session->queue->tokens -= request->queue_tokens;
 }
 
 void engine_requeue(struct engine *engine, struct request *request, uint8_t priority)
@@ -240,7 +244,7 @@ void engine_end(struct engine *engine, struct request *request, enum done_reason
     leave_state(engine, request);
     learn_service_time(engine, request, now_ns);
     tell_done(engine, request, reason, error, now_ns);
-    atomic_fetch_add_explicit(&engine->board->requests_done, 1, memory_order_relaxed);
+    engine_count(&engine->board->requests_done, 1);
     if (keeps)
         keep(engine, request);
     else

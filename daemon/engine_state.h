@@ -31,8 +31,9 @@ enum {
     ENGINE_HOT_NS = 20 * 1000 * 1000,         /* a session silent for longer has to ring */
     ENGINE_LOOK_NS = 1000 * 1000,             /* how often doorbells are asked while working */
     ENGINE_HEARTBEAT_NS = 1000 * 1000 * 1000, /* how often an idle engine wakes */
-    ENGINE_EMPTY_WAKES = 256, /* doorbells in a row without a submission until it is muted */
-    ENGINE_SPIN_SESSIONS = 64 /* ENGINE_WAIT_SPIN: so many sessions never have to ring */
+    ENGINE_EMPTY_WAKES = 256,  /* doorbells in a row without a submission until it is muted */
+    ENGINE_COLD_SESSIONS = 64, /* looked at in one turn by the slow round */
+    ENGINE_SPIN_SESSIONS = 64  /* ENGINE_WAIT_SPIN: so many sessions never have to ring */
 };
 
 struct engine_model {
@@ -89,12 +90,14 @@ struct engine {
     struct publisher publisher;
     struct session_list hot, cold;
     uint32_t stalled_sessions;
+    uint32_t guard_hits;    /* guard_hits() when it was looked at */
     struct session *broken; /* to be ended at the end of the phase */
     int epoll_fd;
     struct spinner spinner;
     uint64_t idle_since_ns;       /* 0: busy */
     uint64_t looked_ns;           /* at the doorbells */
-    uint64_t heartbeat_ns;        /* the last slow round */
+    uint64_t heartbeat_ns;        /* the last slow round's begin */
+    uint32_t cold_left;           /* sessions that this round has still to look at */
     uint32_t found_by_slow_round; /* sessions with submissions that nobody rang for */
 
     bool draining, drained;
@@ -126,6 +129,14 @@ struct engine {
     _Atomic uint32_t command_cursor __attribute__((aligned(LAYOUT_PAIR_BYTES)));
     _Atomic uint32_t report_cursor __attribute__((aligned(LAYOUT_PAIR_BYTES)));
 };
+
+/* Adds to a counter of the board. relaxed, and no read-modify-write: for onlookers, and the
+ * engine's thread alone writes it. */
+static inline void engine_count(_Atomic uint64_t *counter, uint64_t more)
+{
+    uint64_t value = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, value + more, memory_order_relaxed);
+}
 
 /* ---- engine.c -------------------------------------------------------------------------------- */
 

@@ -251,12 +251,11 @@ static void count_step(struct engine *engine, struct engine_model *model, uint32
                        uint32_t tokens, uint64_t took_ns)
 {
     struct board_model *board = model->board;
-    /* relaxed: counters that stand by themselves. */
-    atomic_fetch_add_explicit(&board->prompt_tokens, rows - tokens, memory_order_relaxed);
-    atomic_fetch_add_explicit(&board->generated_tokens, tokens, memory_order_relaxed);
-    atomic_fetch_add_explicit(&board->steps, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&board->busy_ns, took_ns, memory_order_relaxed);
-    atomic_fetch_add_explicit(&engine->board->steps, 1, memory_order_relaxed);
+    engine_count(&board->prompt_tokens, rows - tokens);
+    engine_count(&board->generated_tokens, tokens);
+    engine_count(&board->steps, 1);
+    engine_count(&board->busy_ns, took_ns);
+    engine_count(&engine->board->steps, 1);
 }
 
 /* After the computation: what it gave, to each its part. */

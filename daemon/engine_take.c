@@ -25,7 +25,7 @@ static void refuse(struct engine *engine, struct session *session,
                  .done_ns = now_ns},
     };
     publish_event(&engine->publisher, session, &event);
-    atomic_fetch_add_explicit(&engine->board->requests_refused, 1, memory_order_relaxed);
+    engine_count(&engine->board->requests_refused, 1);
 }
 
 /* When the queue will have moved on by about one request: at the rate of late, between 1 ms and
@@ -48,6 +48,17 @@ static bool is_queue_full(const struct engine *engine, uint32_t tokens)
     return engine->queued_requests >= engine->config->queue_requests ||
            (engine->queued_requests &&
             engine->queued_tokens + tokens > engine->config->queue_tokens);
+}
+
+/* Whether its user has as much waiting as one user may. A lone request is never too large. */
+static bool is_budget_spent(const struct engine *engine, const struct session *session,
+                            uint32_t tokens)
+{
+    const struct user_queue *queue = session->queue;
+    uint32_t requests_max = engine->config->user_queued_requests;
+    uint32_t tokens_max = engine->config->user_queued_tokens;
+    return (requests_max && queue->requests >= requests_max) ||
+           (tokens_max && queue->requests && queue->tokens + tokens > tokens_max);
 }
 
 /* The model that the submission is for; NULL: it has none. */
@@ -82,6 +93,8 @@ static int check_state(const struct engine *engine, const struct session *sessio
     if ((submission->flags & SUBMISSION_LOGITS) &&
         session_output_row(row_bytes) > session->geometry.output_bytes)
         return -ENOSPC;
+    if (is_budget_spent(engine, session, submission->prompt_tokens))
+        return -EDQUOT;
     return is_queue_full(engine, submission->prompt_tokens) ? -EAGAIN : 0;
 }
 
@@ -187,7 +200,7 @@ static void take_request(struct engine *engine, struct session *session,
     }
 
     struct refusal refusal = {.reason = DONE_REFUSED};
-    atomic_fetch_add_explicit(&engine->board->requests_total, 1, memory_order_relaxed);
+    engine_count(&engine->board->requests_total, 1);
     if (err == 0)
         err = check_state(engine, session, submission, parent);
     if (err == 0 && (is_past(submission->deadline_ns, now_ns) ||
@@ -199,7 +212,7 @@ static void take_request(struct engine *engine, struct session *session,
         return;
 
     refusal.error = err;
-    refusal.retry_after_us = err == -EAGAIN ? retry_after_us(engine) : 0;
+    refusal.retry_after_us = err == -EAGAIN || err == -EDQUOT ? retry_after_us(engine) : 0;
     refuse(engine, session, submission, &refusal, now_ns);
 }
 

@@ -128,14 +128,16 @@ static bool sweep_hot(struct engine *engine, uint64_t now_ns)
     return any;
 }
 
-/* Once a second: looks at the sessions that are not looked at otherwise, so that no lost, muted or
- * withheld doorbell stops one for longer. */
+/* The slow round, begun once a second: looks at the sessions that are not looked at otherwise, so
+ * that no lost, muted or withheld doorbell stops one for longer. Some in each turn, since a
+ * thousand of them at once would keep the others waiting for as long as a step. */
 static bool sweep_cold(struct engine *engine, uint64_t now_ns)
 {
     bool any = false;
-    struct session *next;
-    for (struct session *session = engine->cold.first; session; session = next) {
-        next = session->next;
+    for (int i = 0; i < ENGINE_COLD_SESSIONS && engine->cold_left && engine->cold.first; i++) {
+        struct session *session = engine->cold.first;
+        engine->cold_left--;
+        session_list_rotate(&engine->cold);
         session->empty_wakes = 0;
         if (session->is_muted && listen_to(engine, session, EPOLL_CTL_ADD) == 0)
             session->is_muted = false;
@@ -153,8 +155,10 @@ bool engine_sweep(struct engine *engine, uint64_t now_ns)
     bool any = sweep_hot(engine, now_ns);
     if (now_ns - engine->heartbeat_ns >= ENGINE_HEARTBEAT_NS) {
         engine->heartbeat_ns = now_ns;
-        any |= sweep_cold(engine, now_ns);
+        engine->cold_left = engine->cold.count;
     }
+    if (engine->cold_left)
+        any |= sweep_cold(engine, now_ns);
     if (engine->cold.count && now_ns - engine->looked_ns >= ENGINE_LOOK_NS)
         any |= look_at_doorbells(engine, 0);
     return any;
@@ -162,18 +166,41 @@ bool engine_sweep(struct engine *engine, uint64_t now_ns)
 
 /* ---- waiting --------------------------------------------------------------------------------- */
 
-/* Reading the clock costs more than looking at a ring: looks a few times in between. */
-static void spin(struct engine *engine)
+/* Reading the clock costs more than looking at a ring: looks a few times in between. The first
+ * session that has submitted something; NULL: none, or the control thread has a command. */
+static struct session *spin(struct engine *engine)
 {
     for (int round = 0; round < SPIN_ROUNDS; round++) {
         for (struct session *session = engine->hot.first; session; session = session->next) {
             if (ring_is_ready(&session->submissions) && !session->stalled_since_ns)
-                return;
+                return session;
         }
         if (ring_is_ready(&engine->commands))
-            return;
+            break;
         cpu_relax();
     }
+    return NULL;
+}
+
+/* The prompt's first line is another processor's: it can be on its way while we read the clock and
+ * judge the submission. A hint and no more: everything is read anew, and checked, afterwards. */
+static void prefetch_prompt(const struct session *session)
+{
+    struct submission hint;
+    if (ring_peek(&session->submissions, &hint, LAYOUT_LINE_BYTES) == 0 &&
+        hint.prompt_offset < session->geometry.arena_bytes)
+        __builtin_prefetch(session->arena + hint.prompt_offset);
+}
+
+/* Serves who has come while we were spinning, without a whole turn in between. */
+static void take_at_once(struct engine *engine, struct session *session)
+{
+    prefetch_prompt(session);
+    uint64_t now_ns = engine->clock_ns();
+    if (!engine_take(engine, session, now_ns))
+        return;
+    spinner_arrival(&engine->spinner, now_ns);
+    engine->idle_since_ns = 0;
 }
 
 /* Until the next slow round. But nobody rings when a slow reader has read, so while one stands
@@ -182,6 +209,8 @@ static void spin(struct engine *engine)
 static int timeout_ms(const struct engine *engine, uint64_t now_ns)
 {
     uint64_t until_ns = engine->heartbeat_ns + ENGINE_HEARTBEAT_NS;
+    if (engine->cold_left)
+        return 0;
     if (engine->parked_requests || engine->hot.count)
         return 1;
     if (until_ns <= now_ns)
@@ -218,7 +247,9 @@ void engine_wait(struct engine *engine, uint64_t now_ns)
     }
     uint64_t budget_ns = spinner_budget_ns(&engine->spinner);
     if (budget_ns == UINT64_MAX || now_ns - engine->idle_since_ns < budget_ns) {
-        spin(engine);
+        struct session *session = spin(engine);
+        if (session)
+            take_at_once(engine, session);
         return;
     }
     if (!cool_all(engine, now_ns))

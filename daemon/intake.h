@@ -21,6 +21,7 @@
  *   -EBUSY      EXTEND: the parent has not ended
  *   -EMSGSIZE   sequence, prompt and one token are more than the context
  *   -ENOSPC     one row of logits does not fit into the output arena
+ *   -EDQUOT     the user has as much waiting as one user may; retry_after_us as below
  *   -EAGAIN     the queue is full; retry_after_us says when to come again
  *   -ESHUTDOWN  the daemon is stopping
  *   -EIO        the device is lost

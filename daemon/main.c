@@ -12,10 +12,12 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "daemon/access.h"
 #include "daemon/board.h"
 #include "daemon/config.h"
 #include "daemon/control.h"
 #include "daemon/engine.h"
+#include "daemon/guard.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
 #include "daemon/model.h"
@@ -62,10 +64,10 @@ static int open_signals(int *ret_fd)
     return 0;
 }
 
-/* A session takes five: socket, process, two halves, doorbell. */
+/* A session takes three: socket, process, doorbell; and two more while it is being made. */
 static void raise_descriptor_limit(const struct config *config)
 {
-    enum { PER_SESSION = 5, OTHERS = 128 };
+    enum { PER_SESSION = 3, OTHERS = 256 };
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
         return;
@@ -197,6 +199,9 @@ static int start(struct service *service, struct failure *failure)
     if (err < 0)
         return failure_set(failure, err, "signals: %s", strerror(-err));
     raise_descriptor_limit(&service->config);
+    err = guard_open(service->config.sessions_max);
+    if (err < 0)
+        return failure_set(failure, err, "guard: %s", strerror(-err));
     for (size_t i = 0; i < sizeof steps / sizeof *steps && err == 0; i++)
         err = steps[i](service, failure);
     return err;
@@ -214,6 +219,7 @@ static void stop(struct service *service)
     for (uint32_t i = service->model_count; i-- > 0;)
         model_close(service->models[i], service->backend);
     backend_close(service->backend);
+    guard_close();
     if (service->signal_fd >= 0)
         close(service->signal_fd);
 }
@@ -267,6 +273,11 @@ int main(int argc, char **argv)
     } else if (action == CONFIG_VERSION) {
         printf("autoglmd %s\n", config_version());
     } else if (service.config.check_only) {
+        static struct access_list list;
+        if (access_open(&list, &service.config, &failure) < 0) {
+            log_error("%s", failure.text);
+            return EXIT_CONFIG;
+        }
         printf("configuration ok\n");
         config_write(stdout, &service.config);
     } else {

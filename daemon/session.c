@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "daemon/guard.h"
 #include "daemon/request.h"
 
 static void place_halves(struct session *session)
@@ -41,7 +42,9 @@ int session_open(struct session **ret_session, const struct session_options *opt
     }
     session->options = *options;
     session->geometry = options->geometry;
+    session->queue = options->queue ? options->queue : &session->own_queue;
     session->promised = 1; /* EVENT_SHUTDOWN */
+    session->guard = guard_add(options->client_half.base, options->client_half.bytes);
     place_halves(session);
     *ret_session = session;
     return 0;
@@ -51,6 +54,7 @@ void session_close(struct session *session)
 {
     if (!session)
         return;
+    guard_remove(session->guard);
     region_fini(&session->options.client_half);
     region_fini(&session->options.daemon_half);
     if (session->options.socket_fd >= 0)

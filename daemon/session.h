@@ -12,16 +12,20 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "daemon/users.h"
 #include "shm/doorbell.h"
 #include "shm/layout.h"
 #include "shm/region.h"
 #include "shm/ring.h"
 
 struct request;
+struct guard_entry;
 
 struct session_options {
     uint32_t id;               /* for logs */
     uid_t uid;                 /* of the peer */
+    struct user_queue *queue;  /* of that user; NULL: the session has its own */
+    void *owner;               /* the control thread's: whose session it is */
     int socket_fd;             /* the engine wakes a client that sleeps on it: send(MSG_DONTWAIT) */
     int doorbell_fd;           /* eventfd that the client writes to */
     struct geometry geometry;  /* granted */
@@ -48,6 +52,10 @@ struct session {
     struct ring_writer events;
     uint32_t rung; /* doorbell_sleeper(), for sleeps on a descriptor */
 
+    struct user_queue *queue;    /* what its user has waiting */
+    struct user_queue own_queue; /* of a session without user */
+
+    struct guard_entry *guard; /* of the client half; NULL: none */
     struct request **requests; /* [max_requests], by the low bits of the id; NULL: free */
 
     /* The engine's own. */

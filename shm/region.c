@@ -119,11 +119,17 @@ int region_map_peer(struct region *ret_region, int fd, uint64_t bytes, const cha
     return 0;
 }
 
+void region_close_fd(struct region *region)
+{
+    if (region->fd >= 0)
+        close(region->fd);
+    region->fd = -1;
+}
+
 void region_fini(struct region *region)
 {
     if (region->base)
         munmap(region->base, region->bytes);
-    if (region->fd >= 0)
-        close(region->fd);
+    region_close_fd(region);
     *region = REGION_EMPTY;
 }

@@ -26,6 +26,9 @@ int region_create(struct region *ret_region, const char *name, uint64_t bytes);
  * wrong (a constant); else the error of the system. */
 int region_map_peer(struct region *ret_region, int fd, uint64_t bytes, const char **ret_why);
 
+/* Closes the descriptor, once nobody is to be given it any more: the mapping stays. */
+void region_close_fd(struct region *region);
+
 /* Unmaps and closes. Nothing to do for REGION_EMPTY. */
 void region_fini(struct region *region);
 

@@ -2,11 +2,14 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,17 +23,27 @@ static void sleep_ns(long ns)
     nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
 }
 
-static void run_daemon(const struct daemon *daemon, const char *const *flags)
+/* With descriptors in hand of what the user could not open himself: program and log. */
+static void become(uid_t uid)
+{
+    if (uid != getuid() && (setgroups(0, NULL) < 0 || setgid(uid) < 0 || setuid(uid) < 0))
+        _exit(126);
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that is killed leaves no daemon behind */
+}
+
+static void run_daemon(const struct daemon *daemon, const char *const *flags, uid_t uid)
 {
     const char *arguments[FLAGS_MAX + 6] = {AGL_DAEMON_PROGRAM, "--socket", daemon->socket_path,
                                             "--instance", daemon->instance};
     for (int i = 0; flags[i] && i < FLAGS_MAX; i++)
         arguments[5 + i] = flags[i];
+    int program = open(AGL_DAEMON_PROGRAM, O_PATH | O_CLOEXEC);
     int log = open(daemon->log_path, O_WRONLY | O_CREAT | O_APPEND, 0600);
     dup2(log, STDERR_FILENO);
     dup2(log, STDOUT_FILENO);
     close(log);
-    execv(AGL_DAEMON_PROGRAM, (char *const *)arguments);
+    become(uid);
+    fexecve(program, (char *const *)arguments, environ);
     _exit(127);
 }
 
@@ -42,18 +55,12 @@ static void fail_with_log(const struct daemon *daemon, const char *what)
     fail_msg("autoglmd %s", what);
 }
 
-void daemon_start(struct daemon *ret_daemon, const char *const *flags)
+static void launch(struct daemon *daemon, const char *const *flags, uid_t uid)
 {
-    static int number;
-    struct daemon *daemon = ret_daemon;
-    test_folder(daemon->folder);
-    snprintf(daemon->socket_path, sizeof daemon->socket_path, "%.90s/socket", daemon->folder);
-    snprintf(daemon->log_path, sizeof daemon->log_path, "%s/log", daemon->folder);
-    snprintf(daemon->instance, sizeof daemon->instance, "test-%d-%d", (int)getpid(), number++);
     daemon->pid = fork();
     assert_true(daemon->pid >= 0);
     if (daemon->pid == 0)
-        run_daemon(daemon, flags);
+        run_daemon(daemon, flags, uid);
 
     struct agl_options options = AGL_OPTIONS_INIT;
     options.socket_path = daemon->socket_path;
@@ -71,6 +78,29 @@ void daemon_start(struct daemon *ret_daemon, const char *const *flags)
     fail_with_log(daemon, "did not serve in time");
 }
 
+void daemon_start(struct daemon *ret_daemon, const char *const *flags)
+{
+    daemon_start_as(ret_daemon, flags, getuid());
+}
+
+void daemon_start_as(struct daemon *ret_daemon, const char *const *flags, uid_t uid)
+{
+    static int number;
+    struct daemon *daemon = ret_daemon;
+    test_folder(daemon->folder);
+    snprintf(daemon->socket_path, sizeof daemon->socket_path, "%.90s/socket", daemon->folder);
+    snprintf(daemon->log_path, sizeof daemon->log_path, "%s/log", daemon->folder);
+    snprintf(daemon->instance, sizeof daemon->instance, "test-%d-%d", (int)getpid(), number++);
+    if (uid != getuid())
+        assert_true(chmod(daemon->folder, 0755) == 0 && chown(daemon->folder, uid, uid) == 0);
+    launch(daemon, flags, uid);
+}
+
+void daemon_restart(struct daemon *daemon, const char *const *flags)
+{
+    launch(daemon, flags, getuid());
+}
+
 int daemon_stop(struct daemon *daemon)
 {
     int status = 0;
@@ -85,11 +115,18 @@ int daemon_stop(struct daemon *daemon)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+uint64_t daemon_die(struct daemon *daemon)
+{
+    uint64_t now_ns = agl_now_ns();
+    kill(daemon->pid, SIGKILL);
+    assert_int_equal(waitpid(daemon->pid, NULL, 0), daemon->pid);
+    return now_ns;
+}
+
 void daemon_kill(struct daemon *daemon)
 {
     char board[64];
-    kill(daemon->pid, SIGKILL);
-    waitpid(daemon->pid, NULL, 0);
+    daemon_die(daemon);
     snprintf(board, sizeof board, "/autoglm.%s", daemon->instance);
     shm_unlink(board); /* what only the next daemon of that instance would replace */
     test_remove_folder(daemon->folder);
@@ -107,7 +144,7 @@ struct agl_client *daemon_connect(const struct daemon *daemon)
     return client;
 }
 
-static int count_descriptors(const struct daemon *daemon)
+int daemon_descriptors_now(const struct daemon *daemon)
 {
     char path[64];
     int count = 0;
@@ -123,10 +160,10 @@ static int count_descriptors(const struct daemon *daemon)
 int daemon_descriptors(const struct daemon *daemon)
 {
     /* Who has just left still has some for a moment. */
-    int least = count_descriptors(daemon);
+    int least = daemon_descriptors_now(daemon);
     for (int i = 0; i < 30; i++) {
         sleep_ns(TRY_NS);
-        int count = count_descriptors(daemon);
+        int count = daemon_descriptors_now(daemon);
         least = count < least ? count : least;
     }
     return least;
@@ -153,21 +190,80 @@ uint64_t daemon_mapped_bytes(const struct daemon *daemon)
     return read_proc_number(daemon, "status", "VmSize:") * 1024;
 }
 
-uint64_t daemon_cpu_ns(const struct daemon *daemon)
+uint64_t daemon_shared_bytes(const struct daemon *daemon)
+{
+    return read_proc_number(daemon, "status", "RssShmem:") * 1024;
+}
+
+int daemon_session_mappings(const struct daemon *daemon)
+{
+    char path[64];
+    char line[512];
+    int count = 0;
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)daemon->pid);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file))
+        count += strstr(line, "memfd:autoglm-client") || strstr(line, "memfd:autoglm-daemon");
+    fclose(file);
+    return count;
+}
+
+uint64_t daemon_memfd_bytes(const struct daemon *daemon)
+{
+    char path[64];
+    char line[512];
+    unsigned long long from = 0, to = 0;
+    uint64_t sum = 0;
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)daemon->pid);
+    FILE *maps = fopen(path, "r");
+    assert_non_null(maps);
+    while (fgets(line, sizeof line, maps))
+        if (strstr(line, "/memfd:") && sscanf(line, "%llx-%llx", &from, &to) == 2)
+            sum += to - from;
+    fclose(maps);
+    return sum;
+}
+
+/* What the scheduler says of all threads together: time on a processor, and time in which they
+ * wanted one and got none. */
+static void read_schedule(const struct daemon *daemon, uint64_t *ret_run_ns, uint64_t *ret_wait_ns)
 {
     char path[128];
-    uint64_t sum = 0;
     snprintf(path, sizeof path, "/proc/%d/task", (int)daemon->pid);
     DIR *folder = opendir(path);
     assert_non_null(folder);
+    *ret_run_ns = *ret_wait_ns = 0;
     for (struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
+        unsigned long long run_ns = 0, wait_ns = 0;
         if (entry->d_name[0] == '.')
             continue;
-        snprintf(path, sizeof path, "task/%.32s/schedstat", entry->d_name);
-        sum += read_proc_number(daemon, path, "");
+        snprintf(path, sizeof path, "/proc/%d/task/%.32s/schedstat", (int)daemon->pid,
+                 entry->d_name);
+        FILE *file = fopen(path, "r");
+        if (!file)
+            continue; /* a thread of the kernel's that has just ended */
+        if (fscanf(file, "%llu %llu", &run_ns, &wait_ns) == 2) {
+            *ret_run_ns += run_ns;
+            *ret_wait_ns += wait_ns;
+        }
+        fclose(file);
     }
     closedir(folder);
-    return sum;
+}
+
+uint64_t daemon_cpu_ns(const struct daemon *daemon)
+{
+    uint64_t run_ns, wait_ns;
+    read_schedule(daemon, &run_ns, &wait_ns);
+    return run_ns;
+}
+
+uint64_t daemon_starved_ns(const struct daemon *daemon)
+{
+    uint64_t run_ns, wait_ns;
+    read_schedule(daemon, &run_ns, &wait_ns);
+    return wait_ns;
 }
 
 static int is_quiet(const struct agl_client *client)

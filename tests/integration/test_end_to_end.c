@@ -203,61 +203,6 @@ static void every_way_of_waiting_works(void **state)
     }
 }
 
-/* A child that talks to the daemon until it is killed. */
-static void talk_for_ever(const struct daemon *daemon, unsigned seed)
-{
-    struct agl_options options = AGL_OPTIONS_INIT;
-    options.socket_path = daemon->socket_path;
-    for (;;) {
-        struct agl_client *client = NULL;
-        if (agl_connect(&client, &options) < 0)
-            continue;
-        for (int i = 0; i < 5; i++) {
-            struct agl_request request = echo_request(1 + (uint32_t)rand_r(&seed) % 200);
-            struct agl_event event = {0};
-            uint32_t *place = NULL;
-            request.flags = rand_r(&seed) % 2 ? AGL_KEEP : 0;
-            request.prompt_tokens = 100;
-            uint32_t id = 0;
-            if (agl_prompt(client, 100, &place) < 0)
-                break;
-            for (uint32_t k = 0; k < 100; k++)
-                place[k] = k;
-            if (agl_submit(client, &request, &id) < 0)
-                break;
-            for (int k = 0; k < 20 && event.kind != AGL_EVENT_DONE; k++)
-                if (agl_wait(client, &event, second_ns) < 0)
-                    break;
-        }
-        agl_close(client);
-    }
-}
-
-static void a_killed_client_leaves_nothing_behind(void **state)
-{
-    enum { ROUNDS = 150 };
-    struct daemon daemon;
-    unsigned seed = 1;
-    daemon_start(&daemon, echo_flags);
-    daemon_wait_quiet(&daemon);
-    int descriptors = daemon_descriptors(&daemon);
-    uint64_t mapped_bytes = daemon_mapped_bytes(&daemon);
-    for (int round = 0; round < ROUNDS; round++) {
-        pid_t child = fork();
-        assert_true(child >= 0);
-        if (child == 0)
-            talk_for_ever(&daemon, (unsigned)round);
-        nanosleep(&(struct timespec){.tv_nsec = rand_r(&seed) % 8000000}, NULL);
-        kill(child, SIGKILL);
-        waitpid(child, NULL, 0);
-    }
-    daemon_wait_quiet(&daemon);
-    assert_int_equal(daemon_descriptors(&daemon), descriptors);
-    /* A session maps at least 200 KiB; an allocator's arena may have grown once. */
-    assert_true(daemon_mapped_bytes(&daemon) <= mapped_bytes + ROUNDS * (64 << 10));
-    assert_int_equal(daemon_stop(&daemon), 0);
-}
-
 static void nonsense_ends_its_own_session_only(void **state)
 {
     struct daemon daemon;
@@ -355,30 +300,6 @@ static void a_dead_daemon_is_noticed(void **state)
     agl_close(client);
 }
 
-static void an_idle_daemon_uses_no_processor(void **state)
-{
-    enum { SESSIONS = 50, SECONDS = 4 };
-    struct daemon daemon;
-    struct agl_client *clients[SESSIONS];
-    const uint32_t prompt[] = {8};
-    uint32_t answer[4];
-    daemon_start(&daemon, echo_flags);
-    for (int i = 0; i < SESSIONS; i++) {
-        clients[i] = daemon_connect(&daemon);
-        daemon_ask(clients[i], echo_request(2), prompt, 1, answer, 4);
-    }
-    sleep(1);
-    uint64_t before_ns = daemon_cpu_ns(&daemon);
-    sleep(SECONDS);
-    uint64_t used_ns = daemon_cpu_ns(&daemon) - before_ns;
-    printf("idle with %d sessions: %.3f %% of a core\n", SESSIONS,
-           (double)used_ns / (SECONDS * 1e9) * 100);
-    assert_true(used_ns < SECONDS * second_ns / 200); /* 0.5 % */
-    for (int i = 0; i < SESSIONS; i++)
-        agl_close(clients[i]);
-    assert_int_equal(daemon_stop(&daemon), 0);
-}
-
 static void the_named_board_tells_the_state(void **state)
 {
     struct daemon daemon;
@@ -403,11 +324,9 @@ int main(void)
         cmocka_unit_test(a_deadline_ends_an_answer),
         cmocka_unit_test(a_descriptor_tells_of_events),
         cmocka_unit_test(every_way_of_waiting_works),
-        cmocka_unit_test(a_killed_client_leaves_nothing_behind),
         cmocka_unit_test(nonsense_ends_its_own_session_only),
         cmocka_unit_test(a_stopping_daemon_tells_everybody),
         cmocka_unit_test(a_dead_daemon_is_noticed),
-        cmocka_unit_test(an_idle_daemon_uses_no_processor),
         cmocka_unit_test(the_named_board_tells_the_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "autoglm.h"
 #include "tests/support/test.h"
 
 enum { FLOOD_FDS = 20 };
@@ -286,6 +287,12 @@ static void answer_hello(struct peer *peer)
     struct message_attach attach;
     if (receive(peer->socket_fd, &attach, sizeof attach, &fd) == 0)
         return;
+    if (peer->fault == PEER_SILENT_AFTER_ATTACH && fd >= 0) {
+        close(fd);
+        fd = -1;
+        receive(peer->socket_fd, &attach, sizeof attach, &fd); /* until the client has gone */
+        return;
+    }
     if (peer->fault == PEER_REFUSES_ATTACH)
         send_error(peer, -EPROTO, "not sealed");
     if (peer->fault == PEER_REFUSES_ATTACH || peer->fault == PEER_CLOSES_AFTER_ATTACH) {
@@ -419,6 +426,11 @@ bool peer_was_rung(struct peer *peer)
 {
     uint64_t count;
     return read(peer->doorbell_fd, &count, sizeof count) == sizeof count;
+}
+
+void peer_live(struct peer *peer)
+{
+    atomic_store_explicit(&peer->board->heartbeat_ns, agl_now_ns(), memory_order_relaxed);
 }
 
 void peer_die(struct peer *peer)

@@ -25,6 +25,7 @@
 enum peer_fault {
     PEER_HONEST = 0,
     PEER_SILENT, /* never answers */
+    PEER_SILENT_AFTER_ATTACH,
     PEER_CLOSES_AT_ONCE,
     PEER_CLOSES_AFTER_HELLO,
     PEER_CLOSES_AFTER_ATTACH,
@@ -109,6 +110,9 @@ void peer_done(struct peer *peer, uint32_t request, uint8_t reason, int error);
 
 /* Whether the client has rung, since the last call. */
 bool peer_was_rung(struct peer *peer);
+
+/* A sign of life on the board. */
+void peer_live(struct peer *peer);
 
 /* Closes the socket, as the kernel does when the daemon dies. */
 void peer_die(struct peer *peer);

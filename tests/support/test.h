@@ -30,6 +30,14 @@ char *test_read_file(const char *path, size_t *ret_size);
  * stderr says what is skipped: return skip() then. */
 int test_shared_data(const char *name, char *ret_path);
 
+/* Whether a sanitizer runs with us: they take time and memory, and make system calls, of their own.
+ */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { IS_SANITIZED = 1 };
+#else
+enum { IS_SANITIZED = 0 };
+#endif
+
 /* The number of open descriptors of this process. */
 int test_open_descriptors(void);
 

@@ -37,6 +37,7 @@ struct fault_case {
 
 static const struct fault_case fault_cases[] = {
     {PEER_SILENT, -ETIMEDOUT, "waiting for the welcome"},
+    {PEER_SILENT_AFTER_ATTACH, -ETIMEDOUT, "waiting for the session"},
     {PEER_CLOSES_AT_ONCE, -EPIPE, "closed the connection"},
     {PEER_CLOSES_AFTER_HELLO, -EPIPE, "waiting for the welcome"},
     {PEER_CLOSES_AFTER_ATTACH, -EPIPE, "waiting for the session"},
@@ -80,10 +81,13 @@ static void check_fault(const struct fault_case *expected)
     int mapped_before = peer_shared_mappings();
     peer_start(&peer, expected->fault);
     struct agl_options options = options_for(&peer);
-    options.timeout_ns = expected->fault == PEER_SILENT ? 50ULL * MS : 5000ULL * MS;
+    options.timeout_ns = expected->error == -ETIMEDOUT ? 50ULL * MS : 5000ULL * MS;
 
     struct agl_client *client = (void *)&peer;
+    uint64_t start_ns = agl_now_ns();
     int err = agl_connect(&client, &options);
+    if (expected->error == -ETIMEDOUT) /* at that time, whatever it was waiting for */
+        assert_in_range(agl_now_ns() - start_ns, 45ULL * MS, 3000ULL * MS);
     if (err != expected->error || client != (void *)&peer)
         fail_msg("fault %d: %d (%s), expected %d", expected->fault, err, agl_error_detail(),
                  expected->error);

@@ -354,6 +354,34 @@ static void a_wait_without_time_still_notices_death(void **state)
     assert_int_equal(agl_wait(client, &event, 0), -EPIPE);
 }
 
+static void polling_alone_notices_the_daemons_death(void **state)
+{
+    struct agl_event event;
+    int got;
+    submit_accepted();
+    peer_live(&peer);
+    assert_int_equal(agl_poll(client, &event), 0);
+    peer_die(&peer);
+    uint64_t start_ns = agl_now_ns();
+    while ((got = agl_poll(client, &event)) == 0 && agl_now_ns() - start_ns < 5000ULL * MS)
+        continue;
+    assert_int_equal(got, -EPIPE);
+    assert_int_equal(agl_poll(client, &event), -EPIPE);
+}
+
+/* The socket is closed, but the board says that the daemon lives: nobody asks the kernel. */
+static void polling_believes_in_a_fresh_heartbeat(void **state)
+{
+    struct agl_event event;
+    submit_accepted();
+    peer_die(&peer);
+    uint64_t start_ns = agl_now_ns();
+    while (agl_now_ns() - start_ns < 300ULL * MS) {
+        peer_live(&peer);
+        assert_int_equal(agl_poll(client, &event), 0);
+    }
+}
+
 /* ---- waiting --------------------------------------------------------------------------------- */
 
 static void *die_later(void *argument)
@@ -408,6 +436,39 @@ static void every_mode_of_waiting_is_woken_by_events(void **state)
         assert_int_equal(peer.client_words->sleep & DOORBELL_HOW_MASK, DOORBELL_NONE);
         leave_peer(NULL);
     }
+}
+
+static void *send_after_long(void *argument)
+{
+    const uint32_t *id = argument;
+    uint32_t *how = (uint32_t *)(uintptr_t)(id + 1);
+    for (uint32_t i = 0; i < 3; i++) {
+        usleep(250000); /* far beyond the first, short sleep */
+        how[i] = atomic_load(&peer.client_words->sleep) & DOORBELL_HOW_MASK;
+        peer_token(&peer, *id, i, i);
+    }
+    return NULL;
+}
+
+/* A futex does not tell of the daemon's death, so who sleeps on it has to get up and look; who
+ * sleeps on the socket need not. */
+static void a_long_sleep_is_on_the_socket_and_is_ended_by_events(void **state)
+{
+    struct agl_event event;
+    pthread_t thread;
+    uint32_t id_and_how[4] = {0};
+    connect_in_mode(AGL_WAIT_SLEEP);
+    id_and_how[0] = submit_accepted();
+    pthread_create(&thread, NULL, send_after_long, id_and_how);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(agl_wait(client, &event, 20000ULL * MS), 1);
+        assert_int_equal(event.index, i);
+        assert_int_equal(peer.client_words->sleep & DOORBELL_HOW_MASK, DOORBELL_NONE);
+    }
+    pthread_join(thread, NULL);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(id_and_how[1 + i], DOORBELL_FD);
+    leave_peer(NULL);
 }
 
 static void a_timeout_is_kept(void **state)
@@ -513,8 +574,11 @@ int main(void)
         WITH_PEER(a_shutdown_is_an_event_and_then_the_end),
         WITH_PEER(a_dead_daemons_last_events_still_come),
         WITH_PEER(a_wait_without_time_still_notices_death),
+        WITH_PEER(polling_alone_notices_the_daemons_death),
+        WITH_PEER(polling_believes_in_a_fresh_heartbeat),
         cmocka_unit_test(every_mode_of_waiting_notices_the_daemons_death),
         cmocka_unit_test(every_mode_of_waiting_is_woken_by_events),
+        cmocka_unit_test(a_long_sleep_is_on_the_socket_and_is_ended_by_events),
         cmocka_unit_test(a_timeout_is_kept),
         WITH_PEER(a_signal_ends_a_sleep),
         WITH_PEER(the_descriptor_wakes_a_sleeper_and_only_then),

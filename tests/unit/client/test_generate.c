@@ -581,12 +581,6 @@ static void a_small_grant_bounds_the_prompt(void **state)
 
 /* ---- the hot path ---------------------------------------------------------------------------- */
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { IS_SANITIZED = 1 }; /* sanitizers make system calls of their own */
-#else
-enum { IS_SANITIZED = 0 };
-#endif
-
 /* From now on any system call but the end of the process kills it. */
 static int forbid_system_calls(void)
 {
@@ -607,6 +601,7 @@ static int serve_one(uint32_t number)
     struct submission submission;
     struct agl_event event;
     uint32_t id;
+    peer_live(&peer);
     if (agl_poll(client, &event) != 0 || submit(7, number, 0, 0, &id) != 0 ||
         peer_take(&peer, &submission) != 0)
         return -1;

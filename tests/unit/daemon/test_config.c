@@ -303,6 +303,27 @@ static void every_key_is_a_flag_too(void **state)
     assert_int_equal(config.handshake_ns, 3000000);
 }
 
+static void lists_are_arrays_in_files_and_have_commas_in_flags(void **state)
+{
+    write_file("{\"models\": {\"m\": \"echo:\"}, \"allow_users\": [\"alice\", 1001, \"bob\"],"
+               " \"allow_groups\": []}");
+    assert_int_equal(read_with(NULL, NULL, NULL, NULL), CONFIG_RUN);
+    assert_string_equal(config.allow_users, "alice,1001,bob");
+    assert_string_equal(config.allow_groups, "");
+    assert_int_equal(read_with("--allow-users", "7,carol", NULL, NULL), CONFIG_RUN);
+    assert_string_equal(config.allow_users, "7,carol");
+    expect_refused("{\"allow_users\": \"alice\"}", " allow_users: is a string, must be a list of");
+    expect_refused("{\"allow_users\": [true]}", " allow_users: has a boolean in it");
+    expect_refused("{\"allow_users\": [\"a,b\"]}", " allow_users: has \"a,b\" in it");
+    expect_refused("{\"allow_users\": [\"\"]}", " allow_users: has \"\" in it");
+    expect_refused("{\"allow_users\": [-1]}", " allow_users: has a number in it");
+    char text[3000] = "{\"allow_groups\": [\"x\"";
+    while (strlen(text) < 2900)
+        strcat(text, ", \"group\"");
+    strcat(text, "]}");
+    expect_refused(text, " allow_groups: is \"x,group,");
+}
+
 static void wrong_flags_are_named(void **state)
 {
     expect_flags_refused("--chache-mib", "1",
@@ -407,6 +428,7 @@ int main(void)
         TEST(a_named_file_must_be_there),
         TEST(flags_win_over_files),
         TEST(every_key_is_a_flag_too),
+        TEST(lists_are_arrays_in_files_and_have_commas_in_flags),
         TEST(wrong_flags_are_named),
         TEST(relative_model_folders_become_absolute),
         TEST(help_and_version_need_no_valid_rest),

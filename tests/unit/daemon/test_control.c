@@ -433,6 +433,64 @@ static void a_user_gets_no_more_sessions_than_allowed(void **state)
     expect_nothing_left();
 }
 
+static void a_user_gets_no_more_memory_than_allowed(void **state)
+{
+    struct message_hello hello = rig_hello();
+    hello.geometry.arena_bytes = 600 << 10;
+    rig.config.user_memory_bytes = 1 << 20;
+    begin();
+    int first = rig_connect(&rig), second = rig_connect(&rig), third = rig_connect(&rig);
+    struct answer answer;
+    rig_send(first, &hello, sizeof hello, NULL, 0);
+    rig_receive(&rig, first, &answer);
+    assert_int_equal(answer.message.header.kind, MESSAGE_WELCOME);
+    rig_close_fds(&answer);
+    rig_send(second, &hello, sizeof hello, NULL, 0);
+    rig_expect_error(&rig, second, -EDQUOT, "user_memory_mib");
+    hello.geometry.arena_bytes = 4096; /* a small one still fits */
+    rig_send(third, &hello, sizeof hello, NULL, 0);
+    rig_receive(&rig, third, &answer);
+    assert_int_equal(answer.message.header.kind, MESSAGE_WELCOME);
+    rig_close_fds(&answer);
+    close(first);
+    close(second);
+    close(third);
+    expect_nothing_left();
+
+    hello.geometry.arena_bytes = 600 << 10; /* what was given back can be had again */
+    first = rig_connect(&rig);
+    rig_send(first, &hello, sizeof hello, NULL, 0);
+    rig_receive(&rig, first, &answer);
+    assert_int_equal(answer.message.header.kind, MESSAGE_WELCOME);
+    rig_close_fds(&answer);
+    close(first);
+    expect_nothing_left();
+}
+
+static void who_is_not_on_the_list_is_sent_away(void **state)
+{
+    snprintf(rig.config.allow_users, sizeof rig.config.allow_users, "%u", (unsigned)getuid() + 1);
+    begin();
+    int fd = rig_connect(&rig);
+    rig_expect_error(&rig, fd, -EACCES, "allow_users");
+    close(fd);
+    expect_nothing_left();
+    assert_int_equal(rig.board.board->sessions_refused, 1);
+}
+
+static void a_list_with_a_wrong_name_stops_the_start(void **state)
+{
+    struct failure failure = {""};
+    struct control_options options = {.config = &rig.config,
+                                      .engine = &rig.engine,
+                                      .board = &rig.board,
+                                      .signal_fd = rig.signal_pipe[0]};
+    snprintf(rig.config.allow_groups, sizeof rig.config.allow_groups, "no-such-group");
+    assert_int_equal(control_open(&rig.control, &options, &failure), -ENOENT);
+    assert_non_null(strstr(failure.text, "allow_groups: \"no-such-group\""));
+    rig.control = NULL;
+}
+
 static void all_users_together_get_no_more_sessions_than_allowed(void **state)
 {
     rig.config.sessions_max = 1;
@@ -844,6 +902,9 @@ int main(void)
         TEST(silence_ends_at_the_deadline),
         TEST(a_thousand_quick_connects_leave_nothing),
         TEST(a_user_gets_no_more_sessions_than_allowed),
+        TEST(a_user_gets_no_more_memory_than_allowed),
+        TEST(who_is_not_on_the_list_is_sent_away),
+        TEST(a_list_with_a_wrong_name_stops_the_start),
         TEST(all_users_together_get_no_more_sessions_than_allowed),
         TEST(a_user_has_a_bounded_number_of_open_handshakes),
         TEST(without_descriptors_accepting_pauses_and_goes_on),

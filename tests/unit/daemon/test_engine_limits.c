@@ -113,6 +113,75 @@ static void a_queue_full_of_tokens_refuses_too(void **state)
     stand_close(&s);
 }
 
+/* Two sessions of one user have one budget, another user's session its own. */
+static void a_user_has_no_more_waiting_than_his_budget(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct client_half twin, other;
+    struct event event;
+    uint32_t ids[STAND_IDS], count;
+    rig_init(&s.rig);
+    s.rig.config.running_max = 1;
+    s.rig.config.user_queued_requests = 2;
+    stand_open(&s);
+    client_half_open(&twin, &CLIENT_HALF_GEOMETRY);
+    client_half_open(&other, &CLIENT_HALF_GEOMETRY);
+    twin.session->queue = s.client.session->queue;
+    rig_attach(&s.rig, &twin);
+    rig_attach(&s.rig, &other);
+    for (uint32_t id = 1; id <= 2; id++)
+        stand_ask(&s, id, 3, 5, 0); /* one runs, one waits */
+    rig_turn(&s.rig, 1);
+    struct submission submission = client_half_request(&twin, 1, 3, 5);
+    client_half_submit(&twin, &submission);
+    rig_turn(&s.rig, 1);
+    submission.request = 2;
+    client_half_submit(&twin, &submission);
+    submission = client_half_request(&other, 1, 3, 5);
+    client_half_submit(&other, &submission);
+
+    rig_expect(&s.rig, &twin, EVENT_ACCEPTED, 1);
+    event = rig_event(&s.rig, &twin);
+    assert_done(event, 2, DONE_REFUSED);
+    assert_int_equal(event.done.error, -EDQUOT);
+    assert_in_range(event.done.retry_after_us, 1000, 10000000);
+    rig_expect(&s.rig, &other, EVENT_ACCEPTED, 1);
+    assert_done(stand_answer(&s, 2, ids), 2, DONE_LENGTH);
+    assert_done(rig_answer(&s.rig, &twin, 1, ids, &count), 1, DONE_LENGTH);
+    submission = client_half_request(&twin, 3, 3, 5); /* there is room again */
+    client_half_submit(&twin, &submission);
+    assert_done(rig_answer(&s.rig, &twin, 3, ids, &count), 3, DONE_LENGTH);
+    rig_detach(&s.rig, &twin);
+    rig_detach(&s.rig, &other);
+    assert_int_equal(s.client.session->queue->requests, 0);
+    assert_int_equal(s.client.session->queue->tokens, 0);
+    client_half_close(&twin);
+    client_half_close(&other);
+    stand_close(&s);
+}
+
+static void a_users_waiting_tokens_are_counted_too(void **state)
+{
+    (void)state;
+    struct stand s;
+    uint32_t ids[STAND_IDS];
+    rig_init(&s.rig);
+    s.rig.config.running_max = 1;
+    s.rig.config.user_queued_tokens = 100;
+    stand_open(&s);
+    stand_ask(&s, 1, 3, 50, 0);
+    rig_turn(&s.rig, 1);
+    stand_ask(&s, 2, 200, 5, 0); /* alone it may be as long as it likes */
+    rig_turn(&s.rig, 1);
+    stand_ask(&s, 3, 1, 5, 0);
+    struct event done = stand_answer(&s, 3, ids);
+    assert_done(done, 3, DONE_REFUSED);
+    assert_int_equal(done.done.error, -EDQUOT);
+    assert_done(stand_answer(&s, 2, ids), 2, DONE_LENGTH);
+    stand_close(&s);
+}
+
 /* ---- nonsense -------------------------------------------------------------------------------- */
 
 static struct submission nonsense(struct client_half *client, uint32_t kind)
@@ -478,6 +547,44 @@ static void who_does_not_ring_is_found_within_a_second(void **state)
     stand_close(&s);
 }
 
+/* The slow round looks at some sessions in each turn, until it has seen them all. */
+static void many_silent_sessions_are_looked_at_piece_by_piece(void **state)
+{
+    (void)state;
+    enum { COUNT = 3 * ENGINE_COLD_SESSIONS };
+    static struct client_half clients[COUNT];
+    struct engine_rig rig;
+    uint32_t ids[STAND_IDS], count;
+    rig_init(&rig);
+    rig.config.sessions_max = COUNT;
+    rig.config.queue_requests = COUNT;
+    rig_open(&rig);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        client_half_open(&clients[i], &CLIENT_HALF_GEOMETRY);
+        rig_attach(&rig, &clients[i]);
+    }
+    rig_now_ns += 25 * RIG_MS;
+    rig_turn(&rig, 1);
+    assert_int_equal(rig.engine->cold.count, COUNT);
+    rig_turn(&rig, 5); /* whatever round has begun is over */
+    for (uint32_t i = 0; i < COUNT; i++) {
+        struct submission submission = client_half_request(&clients[i], 1, 3, 5);
+        assert_int_equal(ring_push(&clients[i].submissions, &submission), 0);
+    }
+    rig_now_ns += 1000 * (uint64_t)RIG_MS;
+    for (uint32_t turn = 1; turn <= 3; turn++) {
+        rig_turn(&rig, 1);
+        assert_int_equal(rig.engine->found_by_slow_round, turn * ENGINE_COLD_SESSIONS);
+    }
+    for (uint32_t i = 0; i < COUNT; i++)
+        assert_done(rig_answer(&rig, &clients[i], 1, ids, &count), 1, DONE_LENGTH);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        rig_detach(&rig, &clients[i]);
+        client_half_close(&clients[i]);
+    }
+    rig_close(&rig);
+}
+
 static void a_doorbell_that_rings_for_nothing_is_muted_for_a_while(void **state)
 {
     (void)state;
@@ -546,6 +653,8 @@ int main(void)
         cmocka_unit_test(logits_that_do_not_fit_into_the_output_arena_are_refused),
         cmocka_unit_test(a_full_queue_refuses_and_says_when_to_come_again),
         cmocka_unit_test(a_queue_full_of_tokens_refuses_too),
+        cmocka_unit_test(a_user_has_no_more_waiting_than_his_budget),
+        cmocka_unit_test(a_users_waiting_tokens_are_counted_too),
         cmocka_unit_test(nonsense_ends_its_session_and_touches_no_other),
         cmocka_unit_test(who_does_not_read_stands_still_until_it_reads),
         cmocka_unit_test(who_does_not_read_for_too_long_is_ended),
@@ -555,6 +664,7 @@ int main(void)
         cmocka_unit_test(a_silent_session_has_to_ring_and_is_heard),
         cmocka_unit_test(a_submission_at_the_moment_of_the_announcement_is_not_lost),
         cmocka_unit_test(who_does_not_ring_is_found_within_a_second),
+        cmocka_unit_test(many_silent_sessions_are_looked_at_piece_by_piece),
         cmocka_unit_test(a_doorbell_that_rings_for_nothing_is_muted_for_a_while),
         cmocka_unit_test(a_filled_and_blocking_doorbell_harms_nobody),
         cmocka_unit_test(an_engine_that_spins_never_asks_to_be_rung),

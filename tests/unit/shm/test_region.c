@@ -36,6 +36,11 @@ static void the_maker_writes_and_the_peer_reads(void **state)
     assert_int_equal(theirs.fd, fd);
     ours.base[BYTES - 1] = 42;
     assert_int_equal(theirs.base[BYTES - 1], 42);
+    region_close_fd(&theirs);
+    region_close_fd(&theirs); /* nothing to do */
+    assert_int_equal(theirs.fd, -1);
+    assert_int_equal(test_open_descriptors(), open_before + 1);
+    assert_int_equal(theirs.base[BYTES - 1], 42);
     region_fini(&ours);
     assert_int_equal(theirs.base[BYTES - 1], 42); /* the pages live on */
     region_fini(&theirs);
