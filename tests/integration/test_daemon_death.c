@@ -39,7 +39,7 @@ static const char *const flags[] = {
     "--threads", "1",          "--running-max", "8",
     NULL};
 
-static uint32_t rounds = 10;
+static uint32_t rounds = AGL_DAEMON_DEATHS;
 static unsigned seed, dice;
 
 /* How many survivors live in which way. */
