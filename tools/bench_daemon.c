@@ -6,43 +6,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "tools/bench_guard.h"
+#include "tools/bench_stop.h"
 #include "tools/cli.h"
 
-enum { PATH_BYTES = 4096, START_TRIES = 500, TRY_NS = 10000000 };
-
-static struct bench_daemon current; /* what a signal has to stop */
-
-/* Ends the daemon with us, also one that is held: it would hold a stop signal back for ever. */
-static void stop_and_end(int signal_number)
-{
-    int kept_errno = errno; /* the signal is blocked in here: we go on for a moment afterwards */
-    kill(current.pid, SIGTERM);
-    kill(current.pid, SIGCONT);
-    while (waitpid(current.pid, NULL, 0) < 0 && errno == EINTR)
-        continue;
-    unlink(current.socket_path);
-    rmdir(current.folder);
-    signal(signal_number, SIG_DFL);
-    raise(signal_number);
-    errno = kept_errno;
-}
-
-static void catch_signals(void (*handler)(int))
-{
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
-        struct sigaction action = {.sa_handler = handler};
-        struct sigaction before;
-        sigfillset(&action.sa_mask);
-        if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
-            sigaction(signals[i], &action, NULL);
-    }
-}
+enum { PATH_BYTES = 4096, START_LOOK_NS = 2000000, END_LOOK_NS = 1000000, HOLD_LOOK_NS = 20000 };
 
 /* The daemon that belongs to this program: installed in ../sbin, or built in ../daemon. */
 static const char *find_program(char *buffer)
@@ -64,89 +38,168 @@ static const char *find_program(char *buffer)
     return "autoglmd";
 }
 
-static void run_program(const char *program, const struct bench_daemon *daemon, const char *mode,
-                        int processor)
+static void pin(int processor)
 {
-    char instance[32];
-    snprintf(instance, sizeof instance, "bench-%d", (int)getpid());
-    if (processor >= 0) {
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        CPU_SET((size_t)processor, &set);
-        sched_setaffinity(0, sizeof set, &set);
-    }
-    prctl(PR_SET_PDEATHSIG, SIGTERM); /* it ends with the benchmark, however that ends */
-    execlp(program, program, "--model", "echo=echo:", "--socket", daemon->socket_path, "--instance",
-           instance, "--wait", mode, "--threads", "1", "--log-level", "error", (char *)NULL);
+    cpu_set_t set;
+    if (processor < 0)
+        return;
+    CPU_ZERO(&set);
+    CPU_SET((size_t)processor, &set);
+    sched_setaffinity(0, sizeof set, &set);
+}
+
+/* In a process group of its own, which no key of a terminal reaches: we stop it. */
+static void run_program(const char *program, const struct bench_daemon *daemon,
+                        const struct bench_daemon_options *options, pid_t parent)
+{
+    char sessions[16];
+    snprintf(sessions, sizeof sessions, "%u", options->sessions);
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != parent)
+        _exit(0);
+    pin(options->processor);
+    execlp(program, program, "--model", options->model, "--socket", daemon->socket_path,
+           "--instance", daemon->instance, "--wait", options->wait, "--threads", "1",
+           "--sessions-max", sessions, "--sessions-per-user", sessions, "--cache-mib", "64",
+           "--drain-ms", "100", "--log-level", "error", (char *)NULL);
     fprintf(stderr, "autoglm: cannot start %s: %s\n", program, strerror(errno));
     _exit(127);
 }
 
-/* 1: it serves; 0: not yet; -1: it has ended. */
-static int is_serving(const struct bench_daemon *daemon)
+static bool is_serving(const struct bench_daemon *daemon)
 {
     struct agl_options options = AGL_OPTIONS_INIT;
-    options.socket_path = daemon->socket_path;
     struct agl_client *client = NULL;
-    if (agl_connect(&client, &options) == 0) {
-        agl_close(client);
-        return 1;
-    }
-    return waitpid(daemon->pid, NULL, WNOHANG) == daemon->pid ? -1 : 0;
+    options.socket_path = daemon->socket_path;
+    if (agl_connect(&client, &options) < 0)
+        return false;
+    agl_close(client);
+    return true;
 }
 
-int bench_daemon_start(struct bench_daemon *ret_daemon, const char *program, const char *mode,
-                       int processor)
+static void pause_for(long ns)
 {
-    char buffer[PATH_BYTES];
-    struct bench_daemon daemon = {.folder = "/tmp/autoglm-bench-XXXXXX"};
-    if (!program)
-        program = find_program(buffer);
-    if (!mkdtemp(daemon.folder))
-        return cli_fail("cannot make a folder in /tmp: %s", strerror(errno));
-    snprintf(daemon.socket_path, sizeof daemon.socket_path, "%s/socket", daemon.folder);
-    daemon.pid = fork();
-    if (daemon.pid == 0)
-        run_program(program, &daemon, mode, processor);
-    if (daemon.pid < 0) {
-        rmdir(daemon.folder);
-        return cli_fail("cannot start a process: %s", strerror(errno));
-    }
-    current = daemon;
-    catch_signals(stop_and_end);
-    int serving = 0;
-    for (int i = 0; i < START_TRIES && !serving; i++) {
-        nanosleep(&(struct timespec){.tv_nsec = TRY_NS}, NULL);
-        serving = is_serving(&daemon);
-    }
-    if (serving <= 0) {
-        catch_signals(SIG_DFL);
-        if (serving == 0)
-            bench_daemon_stop(&daemon);
-        else
-            rmdir(daemon.folder);
-        return cli_fail("%s did not start to serve (--daemon PATH names another)", program);
-    }
-    *ret_daemon = daemon;
-    return 0;
+    nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
 }
 
-void bench_daemon_stop(struct bench_daemon *daemon)
+static void forget(struct bench_daemon *daemon)
 {
-    catch_signals(SIG_DFL);
-    kill(daemon->pid, SIGTERM);
-    waitpid(daemon->pid, NULL, 0);
+    bench_guard_remove(daemon->pid);
+    daemon->pid = 0;
     unlink(daemon->socket_path); /* the daemon has done so, unless it was killed */
     rmdir(daemon->folder);
 }
 
-void bench_daemon_pause(const struct bench_daemon *daemon)
+/* Of our child: whether it has ended. It is gone then. */
+static bool has_ended(struct bench_daemon *daemon)
 {
-    kill(daemon->pid, SIGSTOP);
-    waitpid(daemon->pid, NULL, WUNTRACED);
+    if (waitpid(daemon->pid, NULL, WNOHANG) != daemon->pid)
+        return false;
+    forget(daemon);
+    return true;
 }
 
-void bench_daemon_resume(const struct bench_daemon *daemon)
+static int wait_until_serving(struct bench_daemon *daemon, const char *program)
 {
+    uint64_t give_up_ns = bench_give_up_ns();
+    while (bench_may_wait(give_up_ns)) {
+        if (is_serving(daemon))
+            return 0;
+        if (has_ended(daemon))
+            break;
+        pause_for(START_LOOK_NS);
+    }
+    if (bench_stop_signal())
+        return bench_stop_status();
+    return cli_fail("%s did not start to serve (--daemon PATH names another)", program);
+}
+
+int bench_daemon_start(struct bench_daemon *ret_daemon, const struct bench_daemon_options *options)
+{
+    static unsigned number;
+    char buffer[PATH_BYTES];
+    struct bench_daemon daemon = {0};
+    const char *program = options->program ? options->program : find_program(buffer);
+    pid_t self = getpid();
+    snprintf(daemon.folder, sizeof daemon.folder, "/tmp/autoglm-bench-%d-XXXXXX", (int)self);
+    if (!mkdtemp(daemon.folder))
+        return cli_fail("cannot make a folder in /tmp: %s", strerror(errno));
+    snprintf(daemon.socket_path, sizeof daemon.socket_path, "%s/socket", daemon.folder);
+    snprintf(daemon.instance, sizeof daemon.instance, "bench-%d-%u", (int)self, number++);
+    fflush(NULL);
+    daemon.pid = fork();
+    if (daemon.pid == 0)
+        run_program(program, &daemon, options, self);
+    if (daemon.pid < 0) {
+        rmdir(daemon.folder);
+        return cli_fail("cannot start a process: %s", strerror(errno));
+    }
+    bench_guard_add(daemon.pid);
+    int status = wait_until_serving(&daemon, program);
+    if (status)
+        bench_daemon_stop(&daemon);
+    else
+        *ret_daemon = daemon;
+    return status;
+}
+
+/* Not cut short by a signal that told us to stop: that is why we are here. */
+static bool ends_in_time(struct bench_daemon *daemon)
+{
+    uint64_t give_up_ns = bench_give_up_ns();
+    while (agl_now_ns() < give_up_ns) {
+        if (has_ended(daemon))
+            return true;
+        pause_for(END_LOOK_NS);
+    }
+    return false;
+}
+
+void bench_daemon_stop(struct bench_daemon *daemon)
+{
+    if (!daemon->pid)
+        return;
+    kill(daemon->pid, SIGTERM);
+    bench_daemon_resume(daemon);
+    if (ends_in_time(daemon))
+        return;
+    char board[sizeof daemon->instance + 16];
+    snprintf(board, sizeof board, "/autoglm.%s", daemon->instance);
+    kill(daemon->pid, SIGKILL);
+    while (waitpid(daemon->pid, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    shm_unlink(board);
+    forget(daemon);
+}
+
+int bench_daemon_hold(struct bench_daemon *daemon)
+{
+    uint64_t give_up_ns = bench_give_up_ns();
+    if (!daemon->pid || daemon->is_held)
+        return 0;
+    kill(daemon->pid, SIGSTOP);
+    daemon->is_held = true;
+    while (bench_may_wait(give_up_ns)) {
+        int how = 0;
+        pid_t changed = waitpid(daemon->pid, &how, WNOHANG | WUNTRACED);
+        if (changed == daemon->pid && WIFSTOPPED(how))
+            return 0;
+        if (changed == daemon->pid) {
+            forget(daemon);
+            return cli_fail("the daemon ended while it was measured");
+        }
+        pause_for(HOLD_LOOK_NS);
+    }
+    if (bench_stop_signal())
+        return bench_stop_status();
+    return cli_fail("the daemon cannot be held");
+}
+
+void bench_daemon_resume(struct bench_daemon *daemon)
+{
+    if (!daemon->pid)
+        return;
     kill(daemon->pid, SIGCONT);
+    daemon->is_held = false;
 }

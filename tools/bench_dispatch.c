@@ -1,441 +1,262 @@
 /*
- * autoglm bench dispatch: from agl_submit() to the first event seen by the caller, with the echo
- * model, whose step computes nothing.
- *
- * What is measured alternates in blocks: the bare exchange of a cache line, a Unix socket, and the
- * rings, all on the same two processors; the daemon is held while the others run. The ratio is the
- * median over the blocks of each block's p50 to that of the bare exchange in the same block.
+ * autoglm bench dispatch: what a request costs on its way to the engine and back, in every way of
+ * waiting, beside what else two processes on the same two processors could use.
  */
 #include <errno.h>
 #include <getopt.h>
+#include <math.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cjson/cJSON.h>
+#include <unistd.h>
 
 #include "tools/bench.h"
 #include "tools/bench_clock.h"
-#include "tools/bench_daemon.h"
-#include "tools/bench_exchange.h"
+#include "tools/bench_dispatch_options.h"
+#include "tools/bench_guard.h"
+#include "tools/bench_report.h"
+#include "tools/bench_stop.h"
 #include "tools/cli.h"
 
-static const char usage[] =
-    "Usage: autoglm bench dispatch [OPTIONS]\n"
-    "Measures the round trip from submitting a request to seeing its first event, without any\n"
-    "arithmetic of a model, beside a bare cache-line exchange and a Unix socket in the same run.\n"
-    "Starts daemons of its own with the echo model, one for each mode.\n"
-    "\n"
-    "  --socket PATH     measure the daemon there instead, in its own mode\n"
-    "  --model NAME      with --socket: which model; default: the first\n"
-    "  --daemon PATH     the autoglmd to start; default: the one of this installation\n"
-    "  --mode MODE       only spin, adaptive or sleep\n"
-    "  --trips N         round trips a block; default 2000\n"
-    "  --blocks N        blocks; default 15\n"
-    "  --unpinned        leave it to the kernel which processors are used\n"
-    "  --json            as JSON\n"
-    "  --help            this text\n";
-
-enum {
-    OPTION_SOCKET = 256,
-    OPTION_MODEL,
-    OPTION_DAEMON,
-    OPTION_MODE,
-    OPTION_TRIPS,
-    OPTION_BLOCKS,
-    OPTION_UNPINNED,
-    OPTION_JSON,
-    OPTION_HELP
-};
-
-static const struct option long_options[] = {
-    {"socket", required_argument, NULL, OPTION_SOCKET},
-    {"model", required_argument, NULL, OPTION_MODEL},
-    {"daemon", required_argument, NULL, OPTION_DAEMON},
-    {"mode", required_argument, NULL, OPTION_MODE},
-    {"trips", required_argument, NULL, OPTION_TRIPS},
-    {"blocks", required_argument, NULL, OPTION_BLOCKS},
-    {"unpinned", no_argument, NULL, OPTION_UNPINNED},
-    {"json", no_argument, NULL, OPTION_JSON},
-    {"help", no_argument, NULL, OPTION_HELP},
-    {NULL, 0, NULL, 0},
-};
-
-enum { MODES = 3, WARM_UP_TRIPS = 200 };
-static const char *const mode_names[MODES] = {"spin", "adaptive", "sleep"};
-static const uint32_t mode_waits[MODES] = {AGL_WAIT_SPIN, AGL_WAIT_ADAPTIVE, AGL_WAIT_SLEEP};
-
-struct bench_options {
-    const char *socket_path;
-    const char *model;
-    const char *daemon;
-    int mode; /* -1: all */
-    uint64_t trips;
-    uint64_t blocks;
-    bool unpinned;
-    bool json;
-};
-
-/* All samples of one kind of round trip. */
-struct series {
-    const char *name;
-    const char *mode;           /* NULL: does not apply */
-    uint64_t *ticks;            /* [blocks, trips], each block sorted once it is complete */
-    double p50, p99, p999, max; /* of all samples, in ns */
-    double ratio;               /* to the bare exchange; median over the blocks */
-};
-
-enum { LINE, SOCKET, TAKEN, FIRST_EVENT, FIRST_TOKEN, SERIES };
+enum { PATH_BYTES = 4096 };
 
 struct bench {
     struct bench_options options;
-    double ns_per_tick;
-    int processors[2]; /* ours and the other side's; -1: anywhere */
+    struct bench_plan plan;
+    struct report *report;
     struct exchange *exchange;
-    struct agl_client *client;
-    uint32_t model;
-    uint32_t wait_mode;
+    double ns_per_tick;
+    cpu_set_t allowed;
+    uint32_t sessions_at_once;
+    char real_model[PATH_BYTES + 64]; /* NAME=FOLDER; empty: none */
 };
 
-static int parse_option(struct bench_options *options, int option)
-{
-    switch (option) {
-    case OPTION_SOCKET:
-        options->socket_path = optarg;
-        return -1;
-    case OPTION_MODEL:
-        options->model = optarg;
-        return -1;
-    case OPTION_DAEMON:
-        options->daemon = optarg;
-        return -1;
-    case OPTION_MODE:
-        for (int i = 0; i < MODES; i++)
-            if (strcmp(optarg, mode_names[i]) == 0)
-                options->mode = i;
-        return options->mode >= 0 ? -1
-                                  : cli_usage("--mode %s: must be spin, adaptive or sleep", optarg);
-    case OPTION_TRIPS:
-        return cli_count("--trips", optarg, 100, 1000000, &options->trips) ? -1 : CLI_USAGE;
-    case OPTION_BLOCKS:
-        return cli_count("--blocks", optarg, 1, 1000, &options->blocks) ? -1 : CLI_USAGE;
-    case OPTION_UNPINNED:
-        options->unpinned = true;
-        return -1;
-    case OPTION_JSON:
-        options->json = true;
-        return -1;
-    case OPTION_HELP:
-        fputs(usage, stdout);
-        return 0;
-    default:
-        return CLI_USAGE;
-    }
-}
+/* ---- processors ------------------------------------------------------------------------------ */
 
-static int parse(struct bench_options *options, int argc, char **argv)
+static int check_processors(const struct bench *bench)
 {
-    int option;
-    optind = 1;
-    while ((option = cli_option("bench dispatch", argc, argv, ":", long_options)) != -1) {
-        int status = option == CLI_BAD ? CLI_USAGE : parse_option(options, option);
-        if (status >= 0)
-            return status;
-    }
-    if (optind < argc)
-        return cli_usage("bench dispatch: \"%s\" is one argument too many", argv[optind]);
-    return -1;
-}
-
-static int compare_ticks(const void *left, const void *right)
-{
-    uint64_t a = *(const uint64_t *)left;
-    uint64_t b = *(const uint64_t *)right;
-    return (a > b) - (a < b);
-}
-
-static int compare_doubles(const void *left, const void *right)
-{
-    double a = *(const double *)left;
-    double b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
-/* One request of one id and one token; false after a message. */
-static bool make_trip(struct bench *bench, uint64_t *ret_taken, uint64_t *ret_event,
-                      uint64_t *ret_token)
-{
-    struct agl_request request = AGL_REQUEST_INIT;
-    struct agl_event event = {0};
-    uint32_t *place = NULL;
-    uint32_t id = 0;
-    request.model = bench->model;
-    request.prompt_tokens = 1;
-    request.max_tokens = 1;
-
-    int err = agl_prompt(bench->client, 1, &place);
-    if (err < 0)
-        return cli_error("cannot place a prompt", err), false;
-    *place = 1;
-    uint64_t start_ns = agl_now_ns();
-    uint64_t start = bench_ticks();
-    err = agl_submit(bench->client, &request, &id);
-    if (err < 0)
-        return cli_error("cannot submit", err), false;
-    for (bool first = true; event.kind != AGL_EVENT_DONE; first = false) {
-        err = agl_wait(bench->client, &event, UINT64_MAX);
-        uint64_t now = bench_ticks();
-        if (err < 0)
-            return cli_error("cannot wait for an event", err), false;
-        if (first)
-            *ret_event = now - start;
-        if (event.kind == AGL_EVENT_ACCEPTED)
-            *ret_taken = event.taken_ns > start_ns ? event.taken_ns - start_ns : 0;
-        if (event.kind == AGL_EVENT_TOKENS)
-            *ret_token = now - start;
-    }
-    if (event.reason != AGL_DONE_LENGTH && event.reason != AGL_DONE_STOP)
-        return cli_fail("a request ended with %s: %s", agl_reason_name(event.reason),
-                        agl_strerror(event.error)),
-               false;
-    return true;
-}
-
-static bool make_trips(struct bench *bench, struct series *series, uint64_t block)
-{
-    uint64_t at = block * bench->options.trips;
-    for (uint64_t i = 0; i < bench->options.trips; i++, at++) {
-        uint64_t taken_ns = 0;
-        if (!make_trip(bench, &taken_ns, &series[FIRST_EVENT].ticks[at],
-                       &series[FIRST_TOKEN].ticks[at]))
-            return false;
-        series[TAKEN].ticks[at] = (uint64_t)((double)taken_ns / bench->ns_per_tick);
-    }
-    return true;
-}
-
-static void sort_block(struct series *series, uint64_t block, uint64_t trips)
-{
-    qsort(series->ticks + block * trips, trips, sizeof *series->ticks, compare_ticks);
-}
-
-/* Of `count` sorted ticks, in ns. */
-static double quantile(const struct bench *bench, const uint64_t *ticks, uint64_t count, double q)
-{
-    return (double)ticks[(uint64_t)((double)(count - 1) * q)] * bench->ns_per_tick;
-}
-
-/* The figures of one series; sorts all its samples, so its blocks are gone afterwards. */
-static void summarise(struct bench *bench, struct series *series, const double *line_p50,
-                      double *ret_block_p50)
-{
-    uint64_t trips = bench->options.trips;
-    uint64_t blocks = bench->options.blocks;
-    double *ratios = calloc(blocks, sizeof *ratios);
-    for (uint64_t block = 0; ratios && block < blocks; block++) {
-        double p50 = quantile(bench, series->ticks + block * trips, trips, 0.5);
-        if (ret_block_p50)
-            ret_block_p50[block] = p50;
-        ratios[block] = p50 / (ret_block_p50 ? p50 : line_p50[block]);
-    }
-    if (ratios) {
-        qsort(ratios, blocks, sizeof *ratios, compare_doubles);
-        series->ratio = ratios[blocks / 2];
-        free(ratios);
-    }
-    uint64_t count = trips * blocks;
-    qsort(series->ticks, count, sizeof *series->ticks, compare_ticks);
-    series->p50 = quantile(bench, series->ticks, count, 0.5);
-    series->p99 = quantile(bench, series->ticks, count, 0.99);
-    series->p999 = quantile(bench, series->ticks, count, 0.999);
-    series->max = quantile(bench, series->ticks, count, 1);
-}
-
-static void print_row(const struct series *series)
-{
-    char name[48];
-    snprintf(name, sizeof name, "%s%s%s", series->mode ? series->mode : "",
-             series->mode ? ": " : "", series->name);
-    printf("%-36s %10.3f %10.3f %10.3f %10.1f %8.2f\n", name, series->p50 / 1e3, series->p99 / 1e3,
-           series->p999 / 1e3, series->max / 1e3, series->ratio);
-}
-
-static void add_row(cJSON *rows, const struct series *series)
-{
-    cJSON *row = cJSON_CreateObject();
-    cJSON_AddStringToObject(row, "name", series->name);
-    if (series->mode)
-        cJSON_AddStringToObject(row, "mode", series->mode);
-    cJSON_AddNumberToObject(row, "p50_ns", series->p50);
-    cJSON_AddNumberToObject(row, "p99_ns", series->p99);
-    cJSON_AddNumberToObject(row, "p999_ns", series->p999);
-    cJSON_AddNumberToObject(row, "max_ns", series->max);
-    cJSON_AddNumberToObject(row, "ratio_to_line", series->ratio);
-    cJSON_AddItemToArray(rows, row);
-}
-
-static int connect_client(struct bench *bench, const char *socket_path)
-{
-    struct agl_options options = AGL_OPTIONS_INIT;
-    options.socket_path = socket_path;
-    options.wait_mode = bench->wait_mode;
-    if (cli_connect(&bench->client, &options))
-        return CLI_FAILED;
-    int index = agl_model_find(bench->client, bench->options.model);
-    if (index < 0)
-        return cli_error("cannot choose the model", index);
-    bench->model = (uint32_t)index;
-    return 0;
-}
-
-/* Fills all series in alternating blocks. daemon may be NULL: it is not ours to hold. */
-static int measure(struct bench *bench, const struct bench_daemon *daemon, struct series *series)
-{
-    uint32_t trips = (uint32_t)bench->options.trips;
-    for (int i = 0; i < WARM_UP_TRIPS; i++) {
-        uint64_t ignored[3];
-        if (!make_trip(bench, &ignored[0], &ignored[1], &ignored[2]))
-            return CLI_FAILED;
-    }
-    for (uint64_t block = 0; block < bench->options.blocks; block++) {
-        if (daemon)
-            bench_daemon_pause(daemon);
-        exchange_line(bench->exchange, series[LINE].ticks + block * trips, trips);
-        exchange_socket(bench->exchange, series[SOCKET].ticks + block * trips, trips);
-        if (daemon)
-            bench_daemon_resume(daemon);
-        if (!make_trips(bench, series, block))
-            return CLI_FAILED;
-        for (int i = 0; i < SERIES; i++)
-            sort_block(&series[i], block, trips);
+    for (int i = 0; i < 2; i++) {
+        int processor = bench->options.processors[i];
+        if (processor >= 0 && !CPU_ISSET((size_t)processor, &bench->allowed))
+            return cli_usage("--processors: processor %d is not one that this process may use",
+                             processor);
     }
     return 0;
 }
 
-static int bench_mode(struct bench *bench, int mode, bool is_first, cJSON *rows)
-{
-    struct bench_daemon daemon;
-    const char *socket_path = bench->options.socket_path;
-    struct series series[SERIES] = {
-        [LINE] = {.name = "raw cache-line exchange"},
-        [SOCKET] = {.name = "Unix socket exchange"},
-        [TAKEN] = {.name = "submit to taken"},
-        [FIRST_EVENT] = {.name = "submit to first event"},
-        [FIRST_TOKEN] = {.name = "submit to first token"},
-    };
-    double *line_p50 = calloc(bench->options.blocks, sizeof *line_p50);
-    uint64_t *ticks = calloc(bench->options.blocks * bench->options.trips * SERIES, sizeof *ticks);
-    int status = CLI_FAILED;
-    if (!ticks || !line_p50) {
-        cli_fail("not enough memory for the samples");
-        goto free_samples;
-    }
-    for (int i = 0; i < SERIES; i++) {
-        series[i].ticks = ticks + bench->options.blocks * bench->options.trips * (uint64_t)i;
-        series[i].mode = i > SOCKET ? mode_names[mode] : NULL;
-    }
-
-    bench->wait_mode = mode_waits[mode];
-    if (!socket_path &&
-        bench_daemon_start(&daemon, bench->options.daemon, mode_names[mode], bench->processors[1]))
-        goto free_samples;
-    status = connect_client(bench, socket_path ? socket_path : daemon.socket_path);
-    if (!status)
-        status = measure(bench, socket_path ? NULL : &daemon, series);
-    agl_close(bench->client);
-    bench->client = NULL;
-    if (!socket_path)
-        bench_daemon_stop(&daemon);
-    for (int i = 0; i < SERIES && !status; i++) {
-        summarise(bench, &series[i], line_p50, i == LINE ? line_p50 : NULL);
-        if (i <= SOCKET && !is_first)
-            continue; /* shown once; the ratios use each mode's own */
-        if (rows)
-            add_row(rows, &series[i]);
-        else
-            print_row(&series[i]);
-    }
-
-free_samples:
-    free(ticks);
-    free(line_p50);
-    return status;
-}
-
-/* Two processors that we may use: the first for us, the second for the other side. */
+/* Two processors that we may use: the client's and the other side's. */
 static int choose_processors(struct bench *bench)
 {
-    cpu_set_t allowed;
-    int found = 0;
-    bench->processors[0] = bench->processors[1] = -1;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) < 0)
+    int *processors = bench->options.processors;
+    if (sched_getaffinity(0, sizeof bench->allowed, &bench->allowed) < 0)
         return cli_fail("cannot tell which processors are allowed: %s", strerror(errno));
-    if (CPU_COUNT(&allowed) < 2)
+    if (CPU_COUNT(&bench->allowed) < 2)
         return cli_fail("bench dispatch needs two processors: with one, two spinning sides only "
                         "wait for each other's time slice");
-    if (bench->options.unpinned)
-        return 0;
-    for (int i = 0; i < CPU_SETSIZE && found < 2; i++)
-        if (CPU_ISSET((size_t)i, &allowed))
-            bench->processors[found++] = i;
-    cpu_set_t own;
-    CPU_ZERO(&own);
-    CPU_SET((size_t)bench->processors[0], &own);
-    sched_setaffinity(0, sizeof own, &own);
+    if (processors[0] >= 0)
+        return check_processors(bench);
+    for (int i = 0, found = 0; i < CPU_SETSIZE && found < 2; i++)
+        if (CPU_ISSET((size_t)i, &bench->allowed))
+            processors[found++] = i;
     return 0;
 }
 
-static void print_heading(const struct bench *bench)
+/* For this process and those that it starts from now on. */
+static void pin(const struct bench *bench, bool is_pinned)
 {
-    printf("dispatch: %llu blocks of %llu round trips a row",
-           (unsigned long long)bench->options.blocks, (unsigned long long)bench->options.trips);
-    if (bench->processors[0] >= 0)
-        printf(", processors %d and %d", bench->processors[0], bench->processors[1]);
-    printf("\n%-36s %10s %10s %10s %10s %8s\n", "us", "p50", "p99", "p99.9", "max", "ratio");
+    cpu_set_t own = bench->allowed;
+    if (is_pinned) {
+        CPU_ZERO(&own);
+        CPU_SET((size_t)bench->options.processors[0], &own);
+    }
+    sched_setaffinity(0, sizeof own, &own);
 }
 
-static int bench_all(struct bench *bench)
+/* ---- the real model -------------------------------------------------------------------------- */
+
+/* The bundled model: of the source tree that this program was built in, or installed beside it. */
+static bool find_bundled(char *ret_folder, size_t bytes)
 {
-    cJSON *root = bench->options.json ? cJSON_CreateObject() : NULL;
-    cJSON *rows = root ? cJSON_AddArrayToObject(root, "rows") : NULL;
-    if (!rows)
-        print_heading(bench);
-    int status = 0;
-    bool is_first = true;
-    for (int mode = 0; mode < MODES && !status; mode++) {
-        if (bench->options.mode >= 0 && bench->options.mode != mode)
-            continue;
-        status = bench_mode(bench, mode, is_first, rows);
-        fflush(stdout);
-        is_first = false;
+    static const char *const places[] = {"../../../models/story-glm",
+                                         "../share/autoglm/models/story-glm"};
+    char self[PATH_BYTES / 2];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (length <= 0)
+        return false;
+    self[length] = 0;
+    char *slash = strrchr(self, '/');
+    if (slash)
+        *slash = 0;
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        char config[PATH_BYTES];
+        snprintf(ret_folder, bytes, "%s/%s", self, places[i]);
+        snprintf(config, sizeof config, "%s/%s/config.json", self, places[i]);
+        if (access(config, R_OK) == 0)
+            return true;
     }
-    if (rows && !status) {
-        char *text = cJSON_Print(root);
-        if (text)
-            puts(text);
-        cJSON_free(text);
+    return false;
+}
+
+static void choose_real_model(struct bench *bench)
+{
+    const struct bench_options *options = &bench->options;
+    char folder[PATH_BYTES];
+    if (options->socket_path || (options->folder && strcmp(options->folder, "none") == 0))
+        return;
+    if (options->folder)
+        snprintf(bench->real_model, sizeof bench->real_model, "real=%s", options->folder);
+    else if (find_bundled(folder, sizeof folder))
+        snprintf(bench->real_model, sizeof bench->real_model, "story-glm=%s", folder);
+    else
+        report_note(bench->report, "no rows of a real model: the bundled one is not there "
+                                   "(--folder PATH names one)");
+}
+
+/* ---- phases ---------------------------------------------------------------------------------- */
+
+static int open_stages(struct bench *bench, struct stage *stages, const struct bench_setup *setups,
+                       uint32_t count, int processor)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const char *model = setups[i].is_real ? bench->real_model : "echo=echo:";
+        int status = stage_open(&stages[i], &setups[i], &bench->options, model, processor);
+        if (status)
+            return status;
+        if (stages[i].left_out)
+            report_note(bench->report,
+                        "model %s holds %u tokens: longer prompts and a token of answer do not fit",
+                        stages[i].model_name, stages[i].context_tokens);
     }
-    cJSON_Delete(root);
+    return 0;
+}
+
+/* The set-ups [first, first + count) of the plan. */
+static int run_phase(struct bench *bench, uint32_t first, uint32_t count, bool is_pinned)
+{
+    const int *processors = bench->options.processors;
+    struct stage *stages = calloc(count, sizeof *stages);
+    struct bench_phase phase = {.blocks = bench->options.blocks,
+                                .trips = bench->options.trips,
+                                .ns_per_tick = bench->ns_per_tick,
+                                .exchange = bench->exchange,
+                                .stages = stages,
+                                .stage_count = count,
+                                .has_exchanges = first == 0};
+    if (!stages)
+        return cli_fail("not enough memory for the set-ups");
+    int status = open_stages(bench, stages, &bench->plan.setups[first], count,
+                             is_pinned ? processors[1] : -1);
+    if (!status)
+        status = bench_phase_run(&phase);
+    if (!status)
+        report_phase(bench->report, &phase, is_pinned ? processors : NULL);
+    bench_phase_fini(&phase);
+    for (uint32_t i = 0; i < count; i++)
+        stage_close(&stages[i]);
+    free(stages);
     return status;
+}
+
+static int run_phases(struct bench *bench, bool is_pinned)
+{
+    const struct bench_plan *plan = &bench->plan;
+    int status = 0;
+    for (uint32_t first = 0, end = 0; first < plan->count && !status; first = end) {
+        while (end < plan->count && plan->phases[end] == plan->phases[first])
+            end++;
+        status = run_phase(bench, first, end - first, is_pinned);
+    }
+    return status;
+}
+
+static int run_pinning(struct bench *bench, bool is_pinned)
+{
+    pin(bench, is_pinned);
+    int err = exchange_open(&bench->exchange, is_pinned ? bench->options.processors[1] : -1);
+    if (err < 0)
+        return cli_fail("cannot start the other side: %s", strerror(-err));
+    if (!exchange_has(bench->exchange, EXCHANGE_HTTP))
+        report_note(bench->report, "no row of HTTP: there is no loopback here");
+    int status = run_phases(bench, is_pinned);
+    exchange_close(bench->exchange);
+    bench->exchange = NULL;
+    return status;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------- */
+
+static int make_plan(struct bench *bench)
+{
+    uint32_t at_once;
+    stage_limits(&at_once);
+    int err = bench_plan_make(&bench->plan, &bench->options, bench->real_model[0], at_once);
+    if (err == -ENOSPC && !bench->options.idle.count) {
+        bench->options.leaves_out_idle = true;
+        report_note(bench->report,
+                    "no rows with idle sessions: the limit of descriptors (ulimit "
+                    "-Hn) is enough for %u sessions at once",
+                    at_once);
+        err = bench_plan_make(&bench->plan, &bench->options, bench->real_model[0], at_once);
+    }
+    if (err == -ENOSPC)
+        return cli_fail("the limit of descriptors (ulimit -Hn) is enough for %u sessions at once: "
+                        "fewer --sessions or --idle ones, or a higher limit",
+                        at_once);
+    return 0;
+}
+
+/* The counter's pace at the end, too: what was measured with one that changed is not worth much. */
+static void check_pace(struct bench *bench)
+{
+    enum { PER_MILLE_MAX = 2 };
+    double change = bench_ns_per_tick() / bench->ns_per_tick - 1;
+    if (fabs(change) * 1000 > PER_MILLE_MAX)
+        report_note(bench->report, "the time stamp counter's pace changed by %.1f %% meanwhile",
+                    change * 100);
+}
+
+static int run(struct bench *bench)
+{
+    int status = choose_processors(bench);
+    if (status)
+        return status;
+    choose_real_model(bench);
+    status = make_plan(bench);
+    if (status)
+        return status;
+    bench->ns_per_tick = bench_ns_per_tick();
+    if (bench->options.pinning & BENCH_PINNED)
+        status = run_pinning(bench, true);
+    if (!status && bench->options.pinning & BENCH_UNPINNED)
+        status = run_pinning(bench, false);
+    if (status)
+        return status;
+    check_pace(bench);
+    report_finish(bench->report);
+    return 0;
 }
 
 int bench_dispatch_main(int argc, char **argv)
 {
-    struct bench bench = {.options = {.mode = -1, .trips = 2000, .blocks = 15}};
-    int status = parse(&bench.options, argc, argv);
+    struct bench *bench = calloc(1, sizeof *bench);
+    if (!bench)
+        return cli_fail("not enough memory");
+    int status = bench_dispatch_parse(&bench->options, argc, argv);
     if (status >= 0)
-        return status;
-    if (bench.options.socket_path && bench.options.mode < 0)
-        bench.options.mode = 1; /* the daemon's mode is its own; ours is adaptive */
-    status = choose_processors(&bench);
-    if (status)
-        return status;
-    bench.ns_per_tick = bench_ns_per_tick();
-    int err = exchange_open(&bench.exchange, bench.processors[1]);
-    if (err < 0)
-        return cli_fail("cannot start the other side: %s", strerror(-err));
-    status = bench_all(&bench);
-    exchange_close(bench.exchange);
+        goto free_bench;
+    status = CLI_FAILED;
+    if (report_open(&bench->report, &bench->options) < 0) {
+        cli_fail("not enough memory");
+        goto free_bench;
+    }
+    bench_stop_catch();
+    int err = bench_guard_begin();
+    status = err < 0 ? cli_fail("cannot start a process: %s", strerror(-err)) : run(bench);
+    bench_guard_end();
+    report_close(bench->report);
+
+free_bench:
+    free(bench);
     return status;
 }

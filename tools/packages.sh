@@ -21,8 +21,13 @@ check_packages=(
     clang-tidy      # static analysis
     libclang-rt-14-dev # sanitizer and fuzzer runtimes of clang
     mandoc          # checks the manual pages
-    python3         # reads what the programs print as JSON
+    python3         # reads what the programs print as JSON; the Python binding
+    python3-venv    # a fresh environment, into which the binding is installed
+    python3-pip     # installs it from the tree
+    python3-setuptools # what pip builds it with
+    python3-wheel   # likewise
     xz-utils        # unpacks a vocabulary among the shared test data
+    strace          # shows that a request makes no system call
     procps          # ps: the daemon's processor time in the idle test
 )
 

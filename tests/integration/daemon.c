@@ -2,12 +2,14 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,18 +23,27 @@ static void sleep_ns(long ns)
     nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
 }
 
-static void run_daemon(const struct daemon *daemon, const char *const *flags)
+/* With descriptors in hand of what the user could not open himself: program and log. */
+static void become(uid_t uid)
+{
+    if (uid != getuid() && (setgroups(0, NULL) < 0 || setgid(uid) < 0 || setuid(uid) < 0))
+        _exit(126);
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that is killed leaves no daemon behind */
+}
+
+static void run_daemon(const struct daemon *daemon, const char *const *flags, uid_t uid)
 {
     const char *arguments[FLAGS_MAX + 6] = {AGL_DAEMON_PROGRAM, "--socket", daemon->socket_path,
                                             "--instance", daemon->instance};
     for (int i = 0; flags[i] && i < FLAGS_MAX; i++)
         arguments[5 + i] = flags[i];
-    prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves no daemon behind */
+    int program = open(AGL_DAEMON_PROGRAM, O_PATH | O_CLOEXEC);
     int log = open(daemon->log_path, O_WRONLY | O_CREAT | O_APPEND, 0600);
     dup2(log, STDERR_FILENO);
     dup2(log, STDOUT_FILENO);
     close(log);
-    execv(AGL_DAEMON_PROGRAM, (char *const *)arguments);
+    become(uid);
+    fexecve(program, (char *const *)arguments, environ);
     _exit(127);
 }
 
@@ -44,12 +55,12 @@ static void fail_with_log(const struct daemon *daemon, const char *what)
     fail_msg("autoglmd %s", what);
 }
 
-static void launch(struct daemon *daemon, const char *const *flags)
+static void launch(struct daemon *daemon, const char *const *flags, uid_t uid)
 {
     daemon->pid = fork();
     assert_true(daemon->pid >= 0);
     if (daemon->pid == 0)
-        run_daemon(daemon, flags);
+        run_daemon(daemon, flags, uid);
 
     struct agl_options options = AGL_OPTIONS_INIT;
     options.socket_path = daemon->socket_path;
@@ -69,18 +80,25 @@ static void launch(struct daemon *daemon, const char *const *flags)
 
 void daemon_start(struct daemon *ret_daemon, const char *const *flags)
 {
+    daemon_start_as(ret_daemon, flags, getuid());
+}
+
+void daemon_start_as(struct daemon *ret_daemon, const char *const *flags, uid_t uid)
+{
     static int number;
     struct daemon *daemon = ret_daemon;
     test_folder(daemon->folder);
     snprintf(daemon->socket_path, sizeof daemon->socket_path, "%.90s/socket", daemon->folder);
     snprintf(daemon->log_path, sizeof daemon->log_path, "%s/log", daemon->folder);
     snprintf(daemon->instance, sizeof daemon->instance, "test-%d-%d", (int)getpid(), number++);
-    launch(daemon, flags);
+    if (uid != getuid())
+        assert_true(chmod(daemon->folder, 0755) == 0 && chown(daemon->folder, uid, uid) == 0);
+    launch(daemon, flags, uid);
 }
 
 void daemon_restart(struct daemon *daemon, const char *const *flags)
 {
-    launch(daemon, flags);
+    launch(daemon, flags, getuid());
 }
 
 int daemon_stop(struct daemon *daemon)
@@ -189,6 +207,22 @@ int daemon_session_mappings(const struct daemon *daemon)
         count += strstr(line, "memfd:autoglm-client") || strstr(line, "memfd:autoglm-daemon");
     fclose(file);
     return count;
+}
+
+uint64_t daemon_memfd_bytes(const struct daemon *daemon)
+{
+    char path[64];
+    char line[512];
+    unsigned long long from = 0, to = 0;
+    uint64_t sum = 0;
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)daemon->pid);
+    FILE *maps = fopen(path, "r");
+    assert_non_null(maps);
+    while (fgets(line, sizeof line, maps))
+        if (strstr(line, "/memfd:") && sscanf(line, "%llx-%llx", &from, &to) == 2)
+            sum += to - from;
+    fclose(maps);
+    return sum;
 }
 
 /* What the scheduler says of all threads together: time on a processor, and time in which they

@@ -20,6 +20,9 @@ struct daemon {
  * until it serves; fails the test with the daemon's log otherwise. */
 void daemon_start(struct daemon *ret_daemon, const char *const *flags);
 
+/* The same as another user (only root can), whose folder it is then; everybody may enter that. */
+void daemon_start_as(struct daemon *ret_daemon, const char *const *flags, uid_t uid);
+
 /* SIGTERM; returns the exit status (128 + signal if it was killed) and removes the folder. */
 int daemon_stop(struct daemon *daemon);
 
@@ -43,14 +46,16 @@ int daemon_descriptors(const struct daemon *daemon);
 /* The same, now. */
 int daemon_descriptors_now(const struct daemon *daemon);
 
-/* Pages of shared memory in its address space, in bytes (RssShmem). */
-uint64_t daemon_shared_bytes(const struct daemon *daemon);
-
 /* How many halves of sessions it maps. */
 int daemon_session_mappings(const struct daemon *daemon);
 
 /* Bytes of address space that it maps (VmSize), for leak checks. */
 uint64_t daemon_mapped_bytes(const struct daemon *daemon);
+
+/* The same of the halves and the board alone, which is exact even under a sanitizer; and how much
+ * of its shared memory is present (RssShmem). */
+uint64_t daemon_memfd_bytes(const struct daemon *daemon);
+uint64_t daemon_shared_bytes(const struct daemon *daemon);
 
 /* Processor time of all its threads so far. */
 uint64_t daemon_cpu_ns(const struct daemon *daemon);

@@ -142,6 +142,122 @@ assert status["state"] == "serving" and len(status["models"]) == 2, status
 assert status["models"][0]["blocks_free"] == status["models"][0]["blocks"], status'
 "$autoglm" status --instance "cli-$$" | grep -q 'instance cli-'
 
+# bench dispatch: options that make no sense, figures that do, and an end without a trace.
+refuses 'wrong way of waiting' 2 '--mode spin,fast: must be spin' "$autoglm" bench dispatch --mode spin,fast
+refuses 'wrong list' 2 '--sessions 1,,2: must be a list' "$autoglm" bench dispatch --sessions 1,,2
+refuses 'idle sessions beyond count' 2 '--idle 99999' "$autoglm" bench dispatch --idle 99999
+refuses 'no prompt' 2 '--prompt 0' "$autoglm" bench dispatch --prompt 0
+refuses 'too few trips' 2 '--trips 3' "$autoglm" bench dispatch --trips 3
+refuses 'too many samples' 2 'at most 2000000' "$autoglm" bench dispatch --trips 1000000 --blocks 100
+refuses 'the same processor' 2 '--processors 0,0' "$autoglm" bench dispatch --processors 0,0
+refuses 'a model without a socket' 2 '--model names a model' "$autoglm" bench dispatch --model echo
+refuses 'two set-ups of one daemon' 2 'one set-up' "$autoglm" bench dispatch --socket x --sessions 1,2
+refuses 'all of a daemon' 2 '--full needs' "$autoglm" bench dispatch --socket x --full
+refuses 'a folder of a daemon' 2 '--folder is' "$autoglm" bench dispatch --socket x --folder none
+if [ "$(nproc)" -lt 2 ]; then
+    refuses 'one processor' 1 'needs two processors' "$autoglm" bench dispatch
+else
+    refuses 'one processor allowed' 1 'needs two processors' taskset -c 0 "$autoglm" bench dispatch
+    refuses 'no such processor' 2 'processor 1023 is not one' "$autoglm" bench dispatch --processors 0,1023
+    refuses 'no such daemon' 1 "$work/none did not start" "$autoglm" bench dispatch --daemon "$work/none"
+    refuses 'no such socket' 1 "$work/none" "$autoglm" bench dispatch --socket "$work/none"
+    refuses 'few descriptors' 1 'enough for' bash -c "ulimit -n 512; '$autoglm' bench dispatch --idle 1000"
+    "$autoglm" bench dispatch --trips 20 --blocks 1 --sessions 1,2 --idle 0,3 --prompt 1,16 --mode spin,sleep \
+        --folder "$model" --json >"$work/bench"
+    "$autoglm" bench dispatch --trips 20 --blocks 1 --prompt 1 --mode adaptive --folder none --unpinned \
+        --json >"$work/bench2"
+    python3 - "$work/bench" "$work/bench2" <<'P'
+import json, sys
+report = json.load(open(sys.argv[1]))
+rows = report["rows"]
+for row in rows:
+    assert row["samples"] == 20 and row["pinned"], row
+    assert row["p99_ns"] is None and row["p999_ns"] is None, row  # not enough of them
+    if row["p50_ns"] is None:  # spoiled by the machine, and said to be
+        assert any(row["name"] in note for note in report["notes"]), row
+        continue
+    assert 0 < row["p50_ns"] <= row["max_ns"] and row["ratio_to_line"] > 0, row
+    assert sum(bucket["count"] for bucket in row["histogram"]) == row["samples"], row
+    for below, above in zip(row["histogram"], row["histogram"][1:]):
+        assert below["from_ns"] < below["to_ns"] <= above["from_ns"], row
+bare = {row["name"] for row in rows if "mode" not in row}
+assert bare >= {"raw cache-line exchange", "futex", "eventfd", "pipe", "Unix socket, SOCK_STREAM",
+                "Unix socket, SOCK_SEQPACKET", "reading once what the other side wrote"}, bare
+assert "HTTP over loopback" in bare or any("HTTP" in note for note in report["notes"]), bare
+trips = [row for row in rows if row["name"] == "submit to first event"]
+assert {(row["mode"], row["sessions"], row["idle"], row["prompt_tokens"]) for row in trips
+        if row["model"] == "echo"} == {(mode, sessions, idle, prompt) for mode in ("spin", "sleep")
+        for sessions in (1, 2) for idle in (0, 3) for prompt in (1, 16)}, trips
+assert {row["mode"] for row in trips if row["model"] == "real"} == {"spin", "sleep"}, trips
+names = {row["name"] for row in rows if "mode" in row}
+assert names == {"submit to first event", "submit to first token", "submit to taken", "taken to published",
+                 "published to seen", "the daemon's own step", "first token less the step",
+                 "agl_prompt + agl_submit, each", "agl_poll that finds an event",
+                 "agl_poll that finds none"}, names
+assert {entry["kind"] for entry in report["comparisons"]} == {"waiting", "kernel", "sessions", "idle", "prompt"}
+rows = json.load(open(sys.argv[2]))["rows"]
+assert rows and not any(row["pinned"] for row in rows), rows
+assert {row["mode"] for row in rows if "mode" in row} == {"adaptive"}, rows
+P
+    # Somebody else's daemon is measured as it is.
+    "$autoglm" --socket "$AUTOGLM_SOCKET" bench dispatch --model story-glm --trips 20 --blocks 1 \
+        --prompt 1,2000 --histogram >"$work/bench"
+    grep -q '^adaptive, model story-glm, 1 session, prompts of 1 token$' "$work/bench" || fail 'no rows of the daemon'
+    grep -q 'us .* ##' "$work/bench" || fail 'no histogram'
+    grep -q 'Note: model story-glm holds 1024 tokens' "$work/bench" || fail 'nothing is said about what is left out'
+    # However it ends, nothing of it stays: no process, no board, and unless it was killed no folder.
+    python3 - "$autoglm" <<'P'
+import glob, os, signal, subprocess, sys, time
+
+def children(pid):
+    return [int(word) for word in open(f"/proc/{pid}/task/{pid}/children").read().split()]
+
+def runs(pid):
+    try:
+        return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+def of(bench, what):
+    return glob.glob(f"{what}-{bench.pid}-*")
+
+def daemons(bench):  # by their instance
+    name = f"bench-{bench.pid}-".encode()
+    found = []
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            found += [path] if name in open(path, "rb").read() else []
+        except OSError:
+            pass
+    return found
+
+def wait_until(condition, what):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+for number, pause in ((signal.SIGINT, 0), (signal.SIGINT, 0.7), (signal.SIGTERM, 0.5), (signal.SIGKILL, 0.6)):
+    bench = subprocess.Popen([sys.argv[1], "bench", "dispatch", "--mode", "spin,sleep", "--folder", "none",
+                              "--prompt", "1", "--trips", "200", "--blocks", "10000"],
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    wait_until(lambda: len(daemons(bench)) >= 2, "no daemons")
+    time.sleep(pause)
+    ours = children(bench.pid)
+    bench.send_signal(number)
+    said = bench.communicate(timeout=100)[1]
+    expected = 128 + number if number == signal.SIGTERM else -number  # Ctrl-C ends loops of a shell, too
+    assert bench.returncode == expected and not said, (number, bench.returncode, said)
+    wait_until(lambda: not any(runs(pid) for pid in ours) and not daemons(bench), f"{number}: something still runs")
+    if number == signal.SIGKILL:  # each has removed its socket
+        for folder in of(bench, "/tmp/autoglm-bench"):
+            os.rmdir(folder)
+    left = of(bench, "/tmp/autoglm-bench") + of(bench, "/dev/shm/autoglm.bench")
+    assert not left, (number, left)
+P
+fi
+
 # A real trained model without a tokenizer file serves ids: its reference, 200 greedy ids.
 stories=${AGL_SHARED_DATA:-$root/../shared/data}/stories260k-glm
 if [ -r "$stories/greedy_reference.json" ]; then
