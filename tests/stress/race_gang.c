@@ -34,14 +34,14 @@ static const struct habit habits[RACE_HABITS] = {
      .wrong = 64,
      .reads = 128,
      .stories = 1,
-     .wild_cursor = 16384},
+     .wild_cursor = 1 << 18},
     {.name = "ringer", /* makes noise and does not listen */
      .weights = {[STROKE_BELL] = 8, [STROKE_SLEEP] = 1, [STROKE_RIGHT_FIELD] = 1},
      .wrong = 1,
      .reads = 2,
      .stories = 1},
     {.name = "flipper", /* right when it is looked at, wrong when it is used */
-     .weights = {[STROKE_FLIP_PROMPT] = 32, [STROKE_FLIP_FIELD] = 1},
+     .weights = {[STROKE_FLIP_PROMPT] = 8, [STROKE_FLIP_FIELD] = 1},
      .reads = 256,
      .stories = 8},
     {.name = "halter", /* stops in the middle */

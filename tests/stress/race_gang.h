@@ -53,7 +53,7 @@ struct habit {
     uint32_t reads;       /* of 256 turns in so many events are read */
     uint32_t stories;     /* of 16 requests so many are for the model that computes */
     uint32_t halts;       /* of 4096 publications so many are stopped in the middle */
-    uint32_t wild_cursor; /* of 65536 strokes at a cursor so many are out of range */
+    uint32_t wild_cursor; /* of 2^20 strokes at a cursor so many are out of range */
 };
 
 /* What the racers know of the session. */

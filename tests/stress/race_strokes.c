@@ -40,6 +40,8 @@ static uint32_t edge(uint32_t *random, uint32_t word)
     case offsetof(struct submission, prompt_offset):
         return wished.arena_bytes + 8 - gang_below(random, 24) * 2;
     case offsetof(struct submission, prompt_tokens):
+        if (gang_below(random, 4) == 0)
+            return gang_wild(random);
         return wished.arena_bytes / 4 + 8 - gang_below(random, 16);
     case offsetof(struct submission, stop_count):
         return gang_below(random, 4) ? gang_below(random, SUBMISSION_STOP_IDS + 4) : 1000;
@@ -148,6 +150,7 @@ static void flip(struct racer *racer, uint8_t *word, uint32_t right, uint32_t wr
     for (uint32_t i = 0; i < flips; i++) {
         gang_put(word, wrong);
         gang_put(word, right);
+        stress_delay(i % 4); /* right for most of the time, so that it is accepted */
     }
 }
 
@@ -174,15 +177,25 @@ static void flip_prompt(struct racer *racer)
 
 static void flip_field(struct racer *racer)
 {
+    static const size_t worst[] = {offsetof(struct submission, op),
+                                   offsetof(struct submission, request),
+                                   offsetof(struct submission, prompt_offset),
+                                   offsetof(struct submission, prompt_tokens),
+                                   offsetof(struct submission, max_tokens),
+                                   offsetof(struct submission, stop_count)};
     uint32_t position, word;
     uint8_t *slot = some_slot(racer, &position);
     uint32_t wrong = gang_wild_field(&racer->random, &word);
+    if (gang_below(&racer->random, 2)) {
+        word = (uint32_t)worst[gang_below(&racer->random, sizeof worst / sizeof *worst)] / 4;
+        wrong = edge(&racer->random, word);
+    }
     flip(racer, slot + (size_t)word * 4, field(slot, (size_t)word * 4), wrong);
 }
 
 static bool is_wild_now(struct racer *racer)
 {
-    return gang_below(&racer->random, 65536) < racer->target->habit->wild_cursor;
+    return gang_below(&racer->random, 1 << 20) < racer->target->habit->wild_cursor;
 }
 
 static void change_event_cursor(struct racer *racer)
