@@ -105,7 +105,7 @@ int board_check(const struct board *board, uint32_t *ret_model_count)
     int err = check_version(board);
     if (err < 0)
         return err;
-    if (bytes < sizeof *board || model_count > BOARD_MODELS_MAX)
+    if (bytes < BOARD_BYTES_FIRST || model_count > BOARD_MODELS_MAX)
         return error_set(-EPROTO, "the daemon's board says %u bytes and %u models", bytes,
                          model_count);
     *ret_model_count = model_count;
@@ -174,6 +174,7 @@ static int read_named_board(struct board *ret_board, const char *name)
     if (fd < 0)
         return error_set(-errno, "cannot open the board %s: %s", name, strerror(errno));
     struct board board;
+    memset(&board, 0, sizeof board); /* for what an older daemon's lacks */
     ssize_t got = pread(fd, &board, sizeof board, 0);
     int err = got < 0 ? -errno : 0;
     close(fd);
@@ -183,9 +184,9 @@ static int read_named_board(struct board *ret_board, const char *name)
     err = got >= HEADER_BYTES ? check_version(&board) : 0;
     if (err < 0)
         return err;
-    if ((size_t)got != sizeof board)
-        return error_set(-EPROTO, "the board %s has %zd bytes, must be at least %zu", name, got,
-                         sizeof board);
+    if (got < BOARD_BYTES_FIRST)
+        return error_set(-EPROTO, "the board %s has %zd bytes, must be at least %d", name, got,
+                         BOARD_BYTES_FIRST);
     memcpy(ret_board, &board, sizeof board);
     return 0;
 }

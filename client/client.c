@@ -209,9 +209,9 @@ static int check_welcome(const struct message_welcome *welcome, const struct geo
     if (welcome->features != 0)
         return error_set(-EPROTO, "the daemon chose features %#x, none was offered",
                          welcome->features);
-    if (welcome->board_bytes < sizeof(struct board) || welcome->board_bytes > BOARD_BYTES_MAX)
-        return error_set(-EPROTO, "the daemon's board has %u bytes, must be %zu to %d",
-                         welcome->board_bytes, sizeof(struct board), BOARD_BYTES_MAX);
+    if (welcome->board_bytes < BOARD_BYTES_FIRST || welcome->board_bytes > BOARD_BYTES_MAX)
+        return error_set(-EPROTO, "the daemon's board has %u bytes, must be %d to %d",
+                         welcome->board_bytes, BOARD_BYTES_FIRST, BOARD_BYTES_MAX);
     return check_granted(&welcome->geometry, wished);
 }
 

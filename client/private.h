@@ -85,6 +85,10 @@ struct agl_client {
     uint32_t vocab_sizes[BOARD_MODELS_MAX]; /* of the models; read once */
 };
 
+/* The size of struct board in layout 1.0. Later fields come behind, and are read only if the
+ * board's `bytes` says that this daemon has them. */
+enum { BOARD_BYTES_FIRST = offsetof(struct board, models) + sizeof((struct board *)0)->models };
+
 /* Whether a board is one that this library understands, and how many models it holds. -EPROTO;
  * -EPROTONOSUPPORT: another version. */
 int board_check(const struct board *board, uint32_t *ret_model_count);

@@ -177,7 +177,7 @@ static void sleep_on_futex(void)
     if (!is_event_there() &&
         syscall(SYS_futex, &next_slot()->seq, FUTEX_WAIT, seen, &patience, NULL, 0) < 0 &&
         errno == ETIMEDOUT)
-        fail("no wake-up by futex; the event is %s there", is_event_there() ? "" : "not");
+        fail("no wake-up by futex; the event is%s there", is_event_there() ? "" : " not");
     take_announcement_back(&words->sleep);
 }
 
@@ -197,7 +197,7 @@ static void sleep_on_descriptor(void)
     announce(&words->sleep, V1_0_DOORBELL_FD);
     if (!is_event_there()) {
         if (poll(&entry, 1, PATIENCE_MS) != 1)
-            fail("no wake-up by descriptor; the event is %s there", is_event_there() ? "" : "not");
+            fail("no wake-up by descriptor; the event is%s there", is_event_there() ? "" : " not");
         read_wake_up();
     }
     take_announcement_back(&words->sleep);

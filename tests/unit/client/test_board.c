@@ -149,6 +149,8 @@ static void a_named_object_that_is_no_board_is_refused(void **state)
     struct board board = *peer.board;
     write_named(&board, 100);
     assert_int_equal(agl_status_of(instance, &status, NULL, 0), -EPROTO);
+    write_named(&board, sizeof board - 1);
+    assert_int_equal(agl_status_of(instance, &status, NULL, 0), -EPROTO);
     board.model_count = BOARD_MODELS_MAX + 1;
     write_named(&board, sizeof board);
     assert_int_equal(agl_status_of(instance, &status, NULL, 0), -EPROTO);
