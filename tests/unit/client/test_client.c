@@ -45,6 +45,8 @@ static const struct fault_case fault_cases[] = {
     {PEER_REFUSES_ATTACH, -EPROTO, "the daemon refused: not sealed"},
     {PEER_REFUSES_WITHOUT_NUL, -EUSERS, "xxxx"},
     {PEER_REFUSES_WITH_SUCCESS, -EPROTO, "all ?[31mfine?"},
+    {PEER_REFUSES_WITH_NONSENSE, -EPROTO, "the daemon refused: The daemon broke"},
+    {PEER_REFUSES_BRIEFLY, -EPROTO, "message 5 came instead of 2"},
     {PEER_WRONG_MAGIC, -EPROTO, "magic"},
     {PEER_WRONG_KIND, -EPROTO, "message 4 came instead of 2"},
     {PEER_LYING_LENGTH, -EPROTO, "not the one in its header"},
@@ -73,6 +75,7 @@ static const struct fault_case fault_cases[] = {
     {PEER_SOCKET_AS_DOORBELL, -EPROTO, "not an eventfd"},
     {PEER_INVALID_GEOMETRY, -EPROTO, "sizes that no session can have"},
     {PEER_HUGE_GEOMETRY, -EPROTO, "wished for"},
+    {PEER_HUGE_ARENA, -EPROTO, "wished for"},
     {PEER_FDS_WITH_READY, -EPROTO, "1 descriptors came"},
     {PEER_WRONG_READY, -EPROTO, "message 6 came instead of 4"},
 };
