@@ -66,7 +66,7 @@ _Noreturn void race_witness(const struct race *race, uint32_t seed);
 
 /* ---- race_gang.c ----------------------------------------------------------------------------- */
 
-enum { RACE_HABITS = 5 };
+enum { RACE_HABITS = 6 };
 const char *race_habit_name(uint32_t habit);
 
 /* Runs until it is killed. */

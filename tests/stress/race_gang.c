@@ -13,7 +13,8 @@
 static const struct habit habits[RACE_HABITS] = {
     {.name = "meddler", /* changes what it has said, to what it might have said */
      .weights = {[STROKE_RIGHT_FIELD] = 8, [STROKE_PROMPT] = 8},
-     .reads = 256},
+     .reads = 256,
+     .stories = 1},
     {.name = "juggler", /* of cursors and sleep words */
      .weights = {[STROKE_EVENT_CURSOR] = 4,
                  [STROKE_OUTPUT_CURSOR] = 4,
@@ -21,6 +22,7 @@ static const struct habit habits[RACE_HABITS] = {
                  [STROKE_PROMPT] = 1},
      .wrong = 1,
      .reads = 200,
+     .stories = 1,
      .wild_cursor = 1},
     {.name = "vandal",
      .weights = {[STROKE_WILD_FIELD] = 8,
@@ -31,14 +33,21 @@ static const struct habit habits[RACE_HABITS] = {
                  [STROKE_ANYWHERE] = 1},
      .wrong = 64,
      .reads = 128,
-     .wild_cursor = 16384},
+     .stories = 1,
+     .wild_cursor = 1 << 18},
     {.name = "ringer", /* makes noise and does not listen */
      .weights = {[STROKE_BELL] = 8, [STROKE_SLEEP] = 1, [STROKE_RIGHT_FIELD] = 1},
      .wrong = 1,
-     .reads = 2},
+     .reads = 2,
+     .stories = 1},
+    {.name = "flipper", /* right when it is looked at, wrong when it is used */
+     .weights = {[STROKE_FLIP_PROMPT] = 8, [STROKE_FLIP_FIELD] = 1},
+     .reads = 256,
+     .stories = 8},
     {.name = "halter", /* stops in the middle */
      .weights = {[STROKE_RIGHT_FIELD] = 4, [STROKE_PROMPT] = 4, [STROKE_NUMBER] = 1},
      .reads = 256,
+     .stories = 1,
      .halts = 256},
 };
 
@@ -91,7 +100,7 @@ static void fill_request(struct gang *gang, struct submission *ret_submission, s
     enum { PROMPT_MAX = 200 };
     uint32_t *random = &gang->random;
     uint32_t index = (uint32_t)(entry - gang->entries);
-    uint32_t model = gang_below(random, 16) ? RACE_ECHO : RACE_STORY;
+    uint32_t model = gang_below(random, 16) < gang->target.habit->stories ? RACE_STORY : RACE_ECHO;
     uint32_t flags = gang_below(random, SUBMISSION_LOGITS); /* what lies below it */
     bool is_wide = gang_below(random, 2);
     flags |= is_wide ? SUBMISSION_WIDE : 0;

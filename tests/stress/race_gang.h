@@ -36,6 +36,8 @@ enum stroke {
     STROKE_WILD_FIELD,  /* any word of a slot but its number becomes anything */
     STROKE_NUMBER,      /* a slot's sequence number: right, early, late, far ahead, anything */
     STROKE_PROMPT,      /* an id in the arena, now and then beyond the vocabulary */
+    STROKE_FLIP_PROMPT, /* an id goes to and fro between right and wrong, as fast as can be */
+    STROKE_FLIP_FIELD,  /* likewise a field */
     STROKE_EVENT_CURSOR,
     STROKE_OUTPUT_CURSOR,
     STROKE_SLEEP,    /* every way of being asleep, and some that do not exist */
@@ -49,8 +51,9 @@ struct habit {
     uint32_t weights[STROKES];
     uint32_t wrong;       /* of 256 submissions so many are wrong in a field */
     uint32_t reads;       /* of 256 turns in so many events are read */
+    uint32_t stories;     /* of 16 requests so many are for the model that computes */
     uint32_t halts;       /* of 4096 publications so many are stopped in the middle */
-    uint32_t wild_cursor; /* of 65536 strokes at a cursor so many are out of range */
+    uint32_t wild_cursor; /* of 2^20 strokes at a cursor so many are out of range */
 };
 
 /* What the racers know of the session. */

@@ -40,6 +40,8 @@ static uint32_t edge(uint32_t *random, uint32_t word)
     case offsetof(struct submission, prompt_offset):
         return wished.arena_bytes + 8 - gang_below(random, 24) * 2;
     case offsetof(struct submission, prompt_tokens):
+        if (gang_below(random, 4) == 0)
+            return gang_wild(random);
         return wished.arena_bytes / 4 + 8 - gang_below(random, 16);
     case offsetof(struct submission, stop_count):
         return gang_below(random, 4) ? gang_below(random, SUBMISSION_STOP_IDS + 4) : 1000;
@@ -141,9 +143,59 @@ static void change_prompt(struct racer *racer)
              gang_below(random, 256) ? id : gang_wild(random));
 }
 
+/* Some microseconds of nothing else: whoever looks twice at the word meanwhile sees two values. */
+static void flip(struct racer *racer, uint8_t *word, uint32_t right, uint32_t wrong)
+{
+    uint32_t flips = 64 + gang_below(&racer->random, 1024);
+    for (uint32_t i = 0; i < flips; i++) {
+        gang_put(word, wrong);
+        gang_put(word, right);
+        stress_delay(i % 4); /* right for most of the time, so that it is accepted */
+    }
+}
+
+static uint32_t field(uint8_t *slot, size_t offset)
+{
+    return gang_hint((_Atomic uint32_t *)(void *)(slot + offset));
+}
+
+static void flip_prompt(struct racer *racer)
+{
+    uint32_t position;
+    uint8_t *slot = some_slot(racer, &position);
+    uint32_t offset = field(slot, offsetof(struct submission, prompt_offset));
+    uint32_t tokens = field(slot, offsetof(struct submission, prompt_tokens));
+    uint32_t model = field(slot, offsetof(struct submission, model));
+    if (offset % 4 || tokens == 0 || tokens > wished.arena_bytes / 4 || model >= RACE_MODELS ||
+        offset > wished.arena_bytes - tokens * 4)
+        return; /* not yet written, or spoilt */
+    flip(racer,
+         racer->target->half + client_half_arena(&wished) + offset +
+             (size_t)gang_below(&racer->random, tokens) * 4,
+         1, racer->target->race->vocab_size[model] + gang_below(&racer->random, 2) * 0x10000000u);
+}
+
+static void flip_field(struct racer *racer)
+{
+    static const size_t worst[] = {offsetof(struct submission, op),
+                                   offsetof(struct submission, request),
+                                   offsetof(struct submission, prompt_offset),
+                                   offsetof(struct submission, prompt_tokens),
+                                   offsetof(struct submission, max_tokens),
+                                   offsetof(struct submission, stop_count)};
+    uint32_t position, word;
+    uint8_t *slot = some_slot(racer, &position);
+    uint32_t wrong = gang_wild_field(&racer->random, &word);
+    if (gang_below(&racer->random, 2)) {
+        word = (uint32_t)worst[gang_below(&racer->random, sizeof worst / sizeof *worst)] / 4;
+        wrong = edge(&racer->random, word);
+    }
+    flip(racer, slot + (size_t)word * 4, field(slot, (size_t)word * 4), wrong);
+}
+
 static bool is_wild_now(struct racer *racer)
 {
-    return gang_below(&racer->random, 65536) < racer->target->habit->wild_cursor;
+    return gang_below(&racer->random, 1 << 20) < racer->target->habit->wild_cursor;
 }
 
 static void change_event_cursor(struct racer *racer)
@@ -197,8 +249,10 @@ static void play_the_bell(struct racer *racer)
         fcntl(fd, F_SETFL, 0);
     if (racer->bell < TRAP_UNTIL)
         write_bell(fd, 1);
-    if (racer->bell >= RING_UNTIL && racer->bell <= TRAP_UNTIL)
+    if (racer->bell >= RING_UNTIL && racer->bell <= TRAP_UNTIL) {
+        stress_delay(gang_below(&racer->random, 256));
         empty_bell(fd);
+    }
     if (racer->bell == FILL)
         write_bell(fd, UINT64_MAX - 1);
     if (racer->bell == LEAVE) {
@@ -219,6 +273,8 @@ static void (*const stroke_functions[STROKES])(struct racer *) = {
     [STROKE_WILD_FIELD] = change_wild_field,
     [STROKE_NUMBER] = change_number,
     [STROKE_PROMPT] = change_prompt,
+    [STROKE_FLIP_PROMPT] = flip_prompt,
+    [STROKE_FLIP_FIELD] = flip_field,
     [STROKE_EVENT_CURSOR] = change_event_cursor,
     [STROKE_OUTPUT_CURSOR] = change_output_cursor,
     [STROKE_SLEEP] = change_sleep,

@@ -81,8 +81,18 @@ static void in_a_child(void (*body)(enum exchange_kind), enum exchange_kind kind
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+static void block(int signal_number)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signal_number);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+/* This thread takes the signal, so that it does not interrupt the other one's wait. */
 static void *send_signal_soon(void *argument)
 {
+    block(SIGALRM);
     nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
     kill(getpid(), SIGTERM);
     return NULL;
@@ -102,6 +112,7 @@ static void be_told_to_stop(enum exchange_kind kind)
     kill(peer_of_this_process(), SIGSTOP);
     if (pthread_create(&thread, NULL, send_signal_soon, NULL))
         _exit(2);
+    block(SIGTERM);
     uint64_t start_ns = agl_now_ns();
     if (exchange_run(exchange, kind, 64, ticks, TRIPS) != -EINTR)
         _exit(3);
