@@ -82,16 +82,30 @@ static const struct board *board_of(const struct agl_client *client)
     return (const void *)client->board.base;
 }
 
-int board_check(const struct board *board, uint32_t *ret_model_count)
+/* Of a board of which nothing is known but that it holds HEADER_BYTES: all versions begin so. */
+enum { HEADER_BYTES = offsetof(struct board, daemon_pid) };
+static int check_version(const struct board *board)
 {
     uint32_t magic = board->magic;
     uint32_t version = board->version;
+    if (magic != BOARD_MAGIC)
+        return error_set(-EPROTO, "the daemon's board has magic %#x, must be %#x", magic,
+                         BOARD_MAGIC);
+    if (version != BOARD_VERSION)
+        return error_set(-EPROTONOSUPPORT,
+                         "the daemon's board has version %u, this library reads %d: update the %s",
+                         version, BOARD_VERSION, version < BOARD_VERSION ? "daemon" : "library");
+    return 0;
+}
+
+int board_check(const struct board *board, uint32_t *ret_model_count)
+{
     uint32_t bytes = board->bytes;
     uint32_t model_count = board->model_count;
-    if (magic != BOARD_MAGIC || version != BOARD_VERSION)
-        return error_set(-EPROTO, "the daemon's board has magic %#x and version %u, not %#x and %u",
-                         magic, version, BOARD_MAGIC, BOARD_VERSION);
-    if (bytes < sizeof *board || model_count > BOARD_MODELS_MAX)
+    int err = check_version(board);
+    if (err < 0)
+        return err;
+    if (bytes < BOARD_BYTES_FIRST || model_count > BOARD_MODELS_MAX)
         return error_set(-EPROTO, "the daemon's board says %u bytes and %u models", bytes,
                          model_count);
     *ret_model_count = model_count;
@@ -160,14 +174,19 @@ static int read_named_board(struct board *ret_board, const char *name)
     if (fd < 0)
         return error_set(-errno, "cannot open the board %s: %s", name, strerror(errno));
     struct board board;
+    memset(&board, 0, sizeof board); /* for what an older daemon's lacks */
     ssize_t got = pread(fd, &board, sizeof board, 0);
     int err = got < 0 ? -errno : 0;
     close(fd);
     if (err < 0)
         return error_set(err, "cannot read the board %s: %s", name, strerror(-err));
-    if ((size_t)got != sizeof board)
-        return error_set(-EPROTO, "the board %s has %zd bytes, must be at least %zu", name, got,
-                         sizeof board);
+    /* The version before the size: another version may well have another size. */
+    err = got >= HEADER_BYTES ? check_version(&board) : 0;
+    if (err < 0)
+        return err;
+    if (got < BOARD_BYTES_FIRST)
+        return error_set(-EPROTO, "the board %s has %zd bytes, must be at least %d", name, got,
+                         BOARD_BYTES_FIRST);
     memcpy(ret_board, &board, sizeof board);
     return 0;
 }

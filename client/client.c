@@ -22,20 +22,26 @@ enum {
     SUBMISSION_SLOTS_LEAST = 16,
     BOARD_BYTES_MAX = 1 << 20,     /* larger boards are not believed */
     SPARE_HALF_BYTES = 256 * 1024, /* a daemon may grant so much more than was wished for */
+    /* The size of struct agl_options in 0.1, its first release. Later fields come behind. */
+    OPTIONS_BYTES_FIRST = offsetof(struct agl_options, spin_ns) + sizeof(uint64_t),
 };
 
 /* ---- options --------------------------------------------------------------------------------- */
 
-static int check_size(size_t size_bytes, size_t known_bytes, const void *options)
+int client_read_sized(void *ret_known, size_t known_bytes, size_t first_bytes, const void *given,
+                      const char *name)
 {
-    if (size_bytes < known_bytes)
-        return error_set(-EINVAL, "options.size_bytes is %zu, must be at least %zu", size_bytes,
-                         known_bytes);
-    /* A caller built against a newer header may use fields that do not exist here. */
+    size_t size_bytes;
+    memcpy(&size_bytes, given, sizeof size_bytes);
+    if (size_bytes < first_bytes)
+        return error_set(-EINVAL, "%s.size_bytes is %zu, must be at least %zu", name, size_bytes,
+                         first_bytes);
     for (size_t i = known_bytes; i < size_bytes; i++)
-        if (((const uint8_t *)options)[i])
-            return error_set(-EINVAL, "options has a field set that version %s does not know",
-                             agl_version());
+        if (((const uint8_t *)given)[i])
+            return error_set(-EINVAL,
+                             "%s has a field set that version %s does not know: update the library",
+                             name, agl_version());
+    memcpy(ret_known, given, size_bytes < known_bytes ? size_bytes : known_bytes);
     return 0;
 }
 
@@ -59,10 +65,10 @@ static int read_options(struct agl_options *ret_options, const struct agl_option
 {
     struct agl_options filled = AGL_OPTIONS_INIT;
     if (options) {
-        int err = check_size(options->size_bytes, sizeof filled, options);
+        int err =
+            client_read_sized(&filled, sizeof filled, OPTIONS_BYTES_FIRST, options, "options");
         if (err < 0)
             return err;
-        filled = *options;
     }
     if (!filled.socket_path)
         filled.socket_path = secure_getenv("AUTOGLM_SOCKET");
@@ -192,15 +198,20 @@ static int check_granted(const struct geometry *granted, const struct geometry *
 
 static int check_welcome(const struct message_welcome *welcome, const struct geometry *wished)
 {
-    if (welcome->major != LAYOUT_MAJOR || welcome->minor > LAYOUT_MINOR)
-        return error_set(-EPROTONOSUPPORT, "the daemon speaks version %u.%u, this library %u.%u",
+    if (welcome->major != LAYOUT_MAJOR)
+        return error_set(-EPROTONOSUPPORT,
+                         "the daemon speaks version %u.%u, this library %d.%d: update the %s",
+                         welcome->major, welcome->minor, LAYOUT_MAJOR, LAYOUT_MINOR,
+                         welcome->major < LAYOUT_MAJOR ? "daemon" : "library");
+    if (welcome->minor > LAYOUT_MINOR)
+        return error_set(-EPROTO, "the daemon chose version %u.%u, this library offered %d.%d",
                          welcome->major, welcome->minor, LAYOUT_MAJOR, LAYOUT_MINOR);
     if (welcome->features != 0)
         return error_set(-EPROTO, "the daemon chose features %#x, none was offered",
                          welcome->features);
-    if (welcome->board_bytes < sizeof(struct board) || welcome->board_bytes > BOARD_BYTES_MAX)
-        return error_set(-EPROTO, "the daemon's board has %u bytes, must be %zu to %d",
-                         welcome->board_bytes, sizeof(struct board), BOARD_BYTES_MAX);
+    if (welcome->board_bytes < BOARD_BYTES_FIRST || welcome->board_bytes > BOARD_BYTES_MAX)
+        return error_set(-EPROTO, "the daemon's board has %u bytes, must be %d to %d",
+                         welcome->board_bytes, BOARD_BYTES_FIRST, BOARD_BYTES_MAX);
     return check_granted(&welcome->geometry, wished);
 }
 

@@ -7,6 +7,9 @@
 #include "client/error.h"
 #include "client/private.h"
 
+/* The size of struct agl_request in 0.1, its first release. Later fields come behind. */
+enum { REQUEST_BYTES_FIRST = offsetof(struct agl_request, reserved) + sizeof(uint32_t) };
+
 enum { REQUEST_FLAGS = AGL_KEEP | AGL_IGNORE_EOS | AGL_LOGITS | AGL_TIMES };
 static_assert((int)AGL_KEEP == SUBMISSION_KEEP && (int)AGL_IGNORE_EOS == SUBMISSION_IGNORE_EOS &&
                   (int)AGL_LOGITS == SUBMISSION_LOGITS && (int)AGL_TIMES == SUBMISSION_TIMES,
@@ -245,16 +248,11 @@ static int check_prompt(const struct agl_client *client, const struct agl_reques
 
 static int check_request(const struct agl_client *client, const struct agl_request *request)
 {
-    if (request->size_bytes < sizeof *request)
-        return error_set(-EINVAL, "request.size_bytes is %zu, must be at least %zu",
-                         request->size_bytes, sizeof *request);
-    for (size_t i = sizeof *request; i < request->size_bytes; i++)
-        if (((const uint8_t *)request)[i])
-            return error_set(-EINVAL, "request has a field set that version %s does not know",
-                             agl_version());
     if (request->flags & ~(uint32_t)REQUEST_FLAGS)
         return error_set(-EINVAL, "request.flags is %#x, known are %#x", request->flags,
                          REQUEST_FLAGS);
+    if (request->reserved)
+        return error_set(-EINVAL, "request.reserved is %u, must be 0", request->reserved);
     if (request->max_tokens == 0)
         return error_set(-EINVAL, "request.max_tokens is 0");
     if (request->priority > AGL_PRIORITY_REALTIME)
@@ -320,11 +318,27 @@ static int find_parent(struct agl_client *client, const struct agl_request *requ
     return 0;
 }
 
+/* Of a program that was built against another header: what this library knows of the request, in
+ * *room. Most are of the same release, and need no copy. */
+static int read_request(struct agl_request *room, const struct agl_request **request)
+{
+    if ((*request)->size_bytes == sizeof *room)
+        return 0;
+    *room = (struct agl_request)AGL_REQUEST_INIT;
+    int err = client_read_sized(room, sizeof *room, REQUEST_BYTES_FIRST, *request, "request");
+    if (err == 0)
+        *request = room;
+    return err;
+}
+
 int agl_submit(struct agl_client *client, const struct agl_request *request, uint32_t *ret_request)
 {
+    struct agl_request room;
     if (client->end)
         return client_ended(client);
-    int err = check_request(client, request);
+    int err = read_request(&room, &request);
+    if (err == 0)
+        err = check_request(client, request);
     if (err < 0)
         return err;
     struct client_request *parent = NULL;

@@ -85,11 +85,23 @@ struct agl_client {
     uint32_t vocab_sizes[BOARD_MODELS_MAX]; /* of the models; read once */
 };
 
-/* Whether a board is one that this library understands, and how many models it holds. -EPROTO. */
+/* The size of struct board in layout 1.0. Later fields come behind, and are read only if the
+ * board's `bytes` says that this daemon has them. */
+enum { BOARD_BYTES_FIRST = offsetof(struct board, models) + sizeof((struct board *)0)->models };
+
+/* Whether a board is one that this library understands, and how many models it holds. -EPROTO;
+ * -EPROTONOSUPPORT: another version. */
 int board_check(const struct board *board, uint32_t *ret_model_count);
 
 /* When the daemon's engine last gave a sign of life. */
 uint64_t board_heartbeat_ns(const struct agl_client *client);
+
+/* Reads a caller's struct that begins with its size_bytes. A program built against an older header
+ * has fewer fields: those that it lacks stay in *ret_known as they are, with their defaults. One
+ * built against a newer header may have more, but must not use them. first_bytes is the size that
+ * the struct had in its first release, name is for the detail. 0 or -EINVAL. */
+int client_read_sized(void *ret_known, size_t known_bytes, size_t first_bytes, const void *given,
+                      const char *name);
 
 /* Ends the session from our side: -EPIPE, the daemon is gone or left us; -EPROTO, it broke the
  * contract. The first reason stays. Returns client_ended(). */

@@ -181,6 +181,14 @@ static int check_fds(const struct handshake_packet *packet, uint32_t count, cons
     return 0;
 }
 
+static int refuse_version(const struct message_hello *hello, struct failure *failure)
+{
+    return failure_set(failure, -EPROTONOSUPPORT,
+                       "the client speaks version %u.%u, the daemon %d.%d: update the %s",
+                       hello->major, hello->minor, LAYOUT_MAJOR, LAYOUT_MINOR,
+                       hello->major < LAYOUT_MAJOR ? "client's library" : "daemon");
+}
+
 int handshake_check_hello(const struct handshake_packet *packet, struct failure *failure)
 {
     static const char name[] = "hello";
@@ -190,9 +198,7 @@ int handshake_check_hello(const struct handshake_packet *packet, struct failure 
         return err;
     /* The version before the size: another version may well have another size. */
     if (packet->bytes >= offsetof(struct message_hello, features) && hello->major != LAYOUT_MAJOR)
-        return failure_set(failure, -EPROTONOSUPPORT,
-                           "the client speaks version %u.%u, the daemon %d.%d", hello->major,
-                           hello->minor, LAYOUT_MAJOR, LAYOUT_MINOR);
+        return refuse_version(hello, failure);
     err = check_size(packet, sizeof *hello, name, failure);
     if (err == 0)
         err = check_fds(packet, 0, name, failure);
@@ -200,7 +206,8 @@ int handshake_check_hello(const struct handshake_packet *packet, struct failure 
         return err;
     if (hello->features)
         return failure_set(failure, -EPROTONOSUPPORT,
-                           "features 0x%x are asked for, the daemon knows none", hello->features);
+                           "features 0x%x are asked for, the daemon knows none: update the daemon",
+                           hello->features);
     if (hello->geometry.stagger)
         return failure_set(failure, -EPROTO, "hello: stagger is %u, must be 0",
                            hello->geometry.stagger);

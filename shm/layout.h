@@ -21,9 +21,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Tests build peers of later versions with these; nothing else ever defines them. */
+#ifndef LAYOUT_MAJOR_AHEAD
+#define LAYOUT_MAJOR_AHEAD 0
+#endif
+#ifndef LAYOUT_MINOR_AHEAD
+#define LAYOUT_MINOR_AHEAD 0
+#endif
+#ifndef BOARD_VERSION_AHEAD
+#define BOARD_VERSION_AHEAD 0
+#endif
+
 enum {
-    LAYOUT_MAJOR = 1, /* sides with different majors refuse each other */
-    LAYOUT_MINOR = 0, /* the session runs at the smaller of both minors */
+    LAYOUT_MAJOR = 1 + LAYOUT_MAJOR_AHEAD, /* sides with different majors refuse each other */
+    LAYOUT_MINOR = 0 + LAYOUT_MINOR_AHEAD, /* the session runs at the smaller of both minors */
 
     LAYOUT_LINE_BYTES = 64,
     LAYOUT_PAIR_BYTES =
@@ -322,7 +333,7 @@ static inline uint64_t daemon_half_bytes(const struct geometry *g)
 
 /* The board: one for all clients, written by the daemon alone. Every counter stands by itself, is
  * stored relaxed and may be a little older than its neighbour. */
-enum { BOARD_MAGIC = 0x424c4741 /* "AGLB" */, BOARD_VERSION = 2 };
+enum { BOARD_MAGIC = 0x424c4741 /* "AGLB" */, BOARD_VERSION = 2 + BOARD_VERSION_AHEAD };
 
 enum board_state { BOARD_STARTING = 0, BOARD_SERVING = 1, BOARD_DRAINING = 2 };
 

@@ -232,6 +232,8 @@ static inline int ask(struct exchange *exchange, enum exchange_kind kind)
 
 static inline int time_trip(struct exchange *exchange, enum exchange_kind kind, uint64_t *ret_ticks)
 {
+    if (bench_stop_signal())
+        return -EINTR;
     exchange->at++;
     if (kind == EXCHANGE_READ)
         return time_read(exchange, ret_ticks);

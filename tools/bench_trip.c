@@ -9,10 +9,13 @@
 
 enum { VARIOUS_IDS = 512 }; /* any model knows so many */
 
-/* Places the prompt, as a client does that makes it anew each time: its lines are ours then. */
-static int place_prompt(struct agl_client *client, uint32_t tokens)
+/* Unless we are told to stop, places the prompt, as a client does that makes it anew each time: its
+ * lines are ours then. */
+static int begin_trip(struct agl_client *client, uint32_t tokens)
 {
     uint32_t *place = NULL;
+    if (bench_stop_signal())
+        return bench_stop_status();
     int err = agl_prompt(client, tokens, &place);
     if (err < 0)
         return cli_error("cannot place a prompt", err);
@@ -61,7 +64,7 @@ int trip_make(struct agl_client *client, const struct trip_request *asked, struc
     struct agl_event event = {0};
     struct trip trip = {0};
     uint32_t id = 0;
-    int status = place_prompt(client, asked->prompt_tokens);
+    int status = begin_trip(client, asked->prompt_tokens);
     if (status)
         return status;
     uint64_t start_ns = agl_now_ns();
@@ -95,7 +98,7 @@ int trip_make_parts(struct agl_client *client, const struct trip_request *asked,
     struct agl_request request = make_request(asked, AGL_TIMES);
     struct agl_event event = {0};
     uint32_t id = 0;
-    int status = place_prompt(client, asked->prompt_tokens);
+    int status = begin_trip(client, asked->prompt_tokens);
     if (status)
         return status;
     uint64_t start_ns = agl_now_ns();

@@ -254,7 +254,7 @@ int agl_status(const struct agl_client *client, struct agl_status *ret_status);
  * Any thread. Makes system calls and waits for nobody.
  *   -ENOENT   no such daemon
  *   -EACCES   not in its group
- *   -EPROTO   not a board that this library understands
+ *   -EPROTO   not a board; -EPROTONOSUPPORT: one of another version
  *   -EINVAL   the instance is empty, longer than 31 bytes, or has a / in it
  * or what shm_open(3) or pread(2) say. */
 int agl_status_of(const char *instance, struct agl_status *ret_status, struct agl_model *ret_models,
@@ -301,11 +301,12 @@ struct agl_request {
     uint64_t deadline_ns;                /* absolute, of the whole answer; 0: none */
     uint32_t stop_ids[AGL_STOP_IDS_MAX]; /* each ends the answer and is not among its tokens */
     uint32_t stop_count;
+    uint32_t reserved; /* 0 */
 };
 #define AGL_REQUEST_INIT                                                                          \
     {                                                                                             \
         sizeof(struct agl_request), 0, 0, 256, 0, 0, AGL_PRIORITY_NORMAL, 0.0f, 1.0f, 0.0f, 0, 0, \
-            0, 0, {0, 0, 0, 0}, 0                                                                 \
+            0, 0, {0, 0, 0, 0}, 0, 0                                                              \
     }
 
 /* Gives a place in shared memory for `tokens` ids, aligned to 64 bytes, with anything in it; write

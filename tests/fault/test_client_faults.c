@@ -16,6 +16,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "client/packet.h"
 #include "tests/support/peer.h"
 #include "tests/support/test.h"
 
@@ -23,6 +24,7 @@
 enum wrapped {
     CALLOC,
     CONNECT,
+    FALLOCATE,
     FCNTL,
     FSTAT,
     FSTATFS,
@@ -37,16 +39,29 @@ enum wrapped {
     SOCKET,
     WRAPPED
 };
-static const char *const names[WRAPPED] = {
-    "calloc",       "connect", "fcntl", "fstat",   "fstatfs", "ftruncate",  "madvise",
-    "memfd_create", "mmap",    "ppoll", "recvmsg", "sendmsg", "setsockopt", "socket"};
+static const char *const names[WRAPPED] = {"calloc",       "connect",    "fallocate", "fcntl",
+                                           "fstat",        "fstatfs",    "ftruncate", "madvise",
+                                           "memfd_create", "mmap",       "ppoll",     "recvmsg",
+                                           "sendmsg",      "setsockopt", "socket"};
 
 static _Thread_local enum wrapped armed_call = WRAPPED;
+static _Thread_local enum wrapped unknown_call = WRAPPED;
 static _Thread_local int calls_left; /* until the one that fails */
 static _Thread_local int armed_errno;
 
+/* On an old kernel every such call says so. */
+static bool is_unknown(enum wrapped call)
+{
+    if (call != unknown_call)
+        return false;
+    errno = EINVAL;
+    return true;
+}
+
 static bool fails(enum wrapped call)
 {
+    if (is_unknown(call))
+        return true;
     if (call != armed_call || --calls_left != 0)
         return false;
     errno = armed_errno;
@@ -87,6 +102,8 @@ int __wrap_fcntl(int fd, int command, ...)
     }
 WRAP(int, CONNECT, connect, (int fd, const struct sockaddr *address, socklen_t bytes),
      (fd, address, bytes))
+WRAP(int, FALLOCATE, fallocate, (int fd, int mode, off_t offset, off_t bytes),
+     (fd, mode, offset, bytes))
 WRAP(int, FSTAT, fstat, (int fd, struct stat *status), (fd, status))
 WRAP(int, FSTATFS, fstatfs, (int fd, struct statfs *status), (fd, status))
 WRAP(int, FTRUNCATE, ftruncate, (int fd, off_t bytes), (fd, bytes))
@@ -95,12 +112,63 @@ WRAP(int, MEMFD_CREATE, memfd_create, (const char *name, unsigned flags), (name,
 WRAP(int, PPOLL, ppoll,
      (struct pollfd * fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask),
      (fds, count, timeout, mask))
-WRAP(ssize_t, RECVMSG, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags))
 WRAP(ssize_t, SENDMSG, sendmsg, (int fd, const struct msghdr *message, int flags),
      (fd, message, flags))
 WRAP(int, SETSOCKOPT, setsockopt, (int fd, int level, int name, const void *value, socklen_t bytes),
      (fd, level, name, value, bytes))
 WRAP(int, SOCKET, socket, (int domain, int type, int protocol), (domain, type, protocol))
+
+/* What the descriptors of the next packet that has some are made to look like. */
+static _Thread_local struct {
+    bool is_armed;
+    int level, type;
+} disguise;
+
+static void put_on_disguise(struct msghdr *message)
+{
+    struct cmsghdr *control = CMSG_FIRSTHDR(message);
+    if (!disguise.is_armed || !control)
+        return;
+    disguise.is_armed = false;
+    for (size_t at = CMSG_LEN(0); at < control->cmsg_len; at += sizeof(int)) {
+        int fd;
+        memcpy(&fd, (char *)control + at, sizeof fd);
+        close(fd);
+    }
+    control->cmsg_level = disguise.level;
+    control->cmsg_type = disguise.type;
+}
+
+/* A packet of more descriptors than any kernel would let through. */
+static _Thread_local bool is_flooded;
+
+static void flood(struct msghdr *message, int fd)
+{
+    static _Alignas(struct cmsghdr) char control[(PACKET_FDS_MAX + 2) * CMSG_SPACE(sizeof fd)];
+    message->msg_control = control;
+    message->msg_controllen = sizeof control;
+    for (size_t at = 0; at < sizeof control; at += CMSG_SPACE(sizeof fd)) {
+        struct cmsghdr *header = (void *)(control + at);
+        int copy = dup(fd);
+        *header = (struct cmsghdr){
+            .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof copy)};
+        memcpy(CMSG_DATA(header), &copy, sizeof copy);
+    }
+}
+
+ssize_t __real_recvmsg(int fd, struct msghdr *message, int flags);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags)
+{
+    if (fails(RECVMSG))
+        return -1;
+    ssize_t got = __real_recvmsg(fd, message, flags);
+    if (got > 0)
+        put_on_disguise(message);
+    if (got > 0 && is_flooded)
+        flood(message, fd);
+    return got;
+}
 
 /* One connection in which the n-th such call fails. 0: it was never reached, so all is well. */
 static int connect_with_failure(enum wrapped call, int n, int error)
@@ -202,7 +270,47 @@ static void an_old_kernel_populates_later(void **state)
         assert_int_equal(connect_with_failure(MADVISE, n, EINVAL), 0);
 }
 
-static void a_daemon_that_closes_while_we_send_may_have_said_why(void **state)
+/* Such a kernel is asked for the pages in another way, which may fail as well. */
+static void an_old_kernel_may_lack_memory(void **state)
+{
+    unknown_call = MADVISE;
+    assert_int_equal(connect_with_failure(FALLOCATE, 1, ENOSPC), -ENOSPC);
+    assert_int_equal(connect_with_failure(FALLOCATE, 1, EFAULT), -ENOMEM);
+    unknown_call = WRAPPED;
+}
+
+static void pages_that_cannot_be_had_are_a_lack_of_memory(void **state)
+{
+    for (int n = 1; n <= 3; n++)
+        assert_int_equal(connect_with_failure(MADVISE, n, EFAULT), -ENOMEM);
+}
+
+static void only_rights_are_taken_for_descriptors(void **state)
+{
+    static const struct {
+        int level, type;
+    } others[] = {{SOL_SOCKET, SCM_CREDENTIALS}, {SOL_SOCKET + 1, SCM_RIGHTS}};
+    for (size_t i = 0; i < 2; i++) {
+        disguise.is_armed = true;
+        disguise.level = others[i].level;
+        disguise.type = others[i].type;
+        assert_int_equal(connect_with_failure(RECVMSG, 100, EIO), 1);
+        assert_false(disguise.is_armed);
+        assert_non_null(strstr(agl_error_detail(), "0 descriptors came"));
+    }
+}
+
+static void descriptors_beyond_the_most_are_closed(void **state)
+{
+    disguise.is_armed = true; /* those that really came are taken away */
+    is_flooded = true;
+    assert_int_equal(connect_with_failure(RECVMSG, 100, EIO), 1);
+    is_flooded = false;
+    assert_false(disguise.is_armed);
+    assert_non_null(strstr(agl_error_detail(), "8 descriptors came"));
+}
+
+static void send_to_who_is_gone(int error)
 {
     /* The stand-in is honest and just loses the packet, so that here the end comes instead. */
     struct peer peer;
@@ -213,10 +321,16 @@ static void a_daemon_that_closes_while_we_send_may_have_said_why(void **state)
     struct agl_client *client = NULL;
     armed_call = SENDMSG;
     calls_left = 1;
-    armed_errno = EPIPE;
+    armed_errno = error;
     assert_int_equal(agl_connect(&client, &options), -ETIMEDOUT);
     armed_call = WRAPPED;
     peer_stop(&peer);
+}
+
+static void a_daemon_that_closes_while_we_send_may_have_said_why(void **state)
+{
+    send_to_who_is_gone(EPIPE);
+    send_to_who_is_gone(ECONNRESET);
 }
 
 int main(void)
@@ -226,6 +340,10 @@ int main(void)
         cmocka_unit_test(failing_seals_refuse_the_region),
         cmocka_unit_test(interruptions_are_tried_again),
         cmocka_unit_test(an_old_kernel_populates_later),
+        cmocka_unit_test(an_old_kernel_may_lack_memory),
+        cmocka_unit_test(pages_that_cannot_be_had_are_a_lack_of_memory),
+        cmocka_unit_test(only_rights_are_taken_for_descriptors),
+        cmocka_unit_test(descriptors_beyond_the_most_are_closed),
         cmocka_unit_test(a_daemon_that_closes_while_we_send_may_have_said_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

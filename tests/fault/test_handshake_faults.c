@@ -16,10 +16,15 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "daemon/handshake.h"
 #include "daemon/loop.h"
 #include "shm/region.h"
 #include "tests/support/control_rig.h"
 #include "tests/support/test.h"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
 
 /* ---- the faults ------------------------------------------------------------------------------ */
 
@@ -27,6 +32,9 @@ static bool is_armed;       /* only while the daemon runs, not while the client 
 static unsigned calls_left; /* until the one that fails */
 static const char *failed;  /* its name; NULL: none yet */
 static int fault_errno;     /* 0: the one that suits the call */
+
+/* Of these calls each fails so, as long as it is not 0. */
+static int peerpidfd_errno, pidfd_open_errno;
 
 static bool fails(const char *name, int error)
 {
@@ -57,14 +65,10 @@ WRAP(int, madvise, (void *at, size_t bytes, int advice), (at, bytes, advice), EN
 WRAP(int, fstat, (int fd, struct stat *status), (fd, status), EIO, -1)
 WRAP(int, fstatfs, (int fd, struct statfs *status), (fd, status), EIO, -1)
 WRAP(int, eventfd, (unsigned value, int flags), (value, flags), EMFILE, -1)
-WRAP(int, getsockopt, (int fd, int level, int option, void *value, socklen_t *bytes),
-     (fd, level, option, value, bytes), EMFILE, -1)
 WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags),
      EAGAIN, -1)
 WRAP(int, shutdown, (int fd, int how), (fd, how), ENOTCONN, -1)
 WRAP(ssize_t, recv, (int fd, void *bytes, size_t count, int flags), (fd, bytes, count, flags),
-     ECONNRESET, -1)
-WRAP(ssize_t, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags),
      ECONNRESET, -1)
 WRAP(int, socket, (int family, int type, int protocol), (family, type, protocol), EMFILE, -1)
 WRAP(int, bind, (int fd, const struct sockaddr *address, socklen_t bytes), (fd, address, bytes),
@@ -93,12 +97,51 @@ int __wrap_fcntl(int fd, int command, ...)
     return fails("fcntl", EINVAL) ? -1 : __real_fcntl(fd, command, argument);
 }
 
+static bool is_peer_hidden; /* it lives in a process namespace that we cannot see */
+
+static int fail_with(int error)
+{
+    errno = error;
+    return -1;
+}
+
+int __real_getsockopt(int fd, int level, int option, void *value, socklen_t *bytes);
+int __wrap_getsockopt(int fd, int level, int option, void *value, socklen_t *bytes);
+int __wrap_getsockopt(int fd, int level, int option, void *value, socklen_t *bytes)
+{
+    if (fails("getsockopt", EMFILE))
+        return -1;
+    if (option == SO_PEERPIDFD && peerpidfd_errno)
+        return fail_with(peerpidfd_errno);
+    int err = __real_getsockopt(fd, level, option, value, bytes);
+    if (option == SO_PEERCRED && is_peer_hidden)
+        ((struct ucred *)value)->pid = 0;
+    return err;
+}
+
 /* pidfd_open() alone goes through syscall(). */
 long __real_syscall(long number, long a, long b);
 long __wrap_syscall(long number, long a, long b);
 long __wrap_syscall(long number, long a, long b)
 {
+    if (pidfd_open_errno)
+        return fail_with(pidfd_open_errno);
     return fails("syscall", ESRCH) ? -1 : __real_syscall(number, a, b);
+}
+
+static bool is_flooded; /* there is always one more packet without descriptors */
+
+ssize_t __real_recvmsg(int fd, struct msghdr *message, int flags);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags)
+{
+    if (fails("recvmsg", ECONNRESET))
+        return -1;
+    if (is_flooded) {
+        message->msg_flags = 0;
+        return 1;
+    }
+    return __real_recvmsg(fd, message, flags);
 }
 
 /* ---- the script ------------------------------------------------------------------------------ */
@@ -248,6 +291,70 @@ static void opening_survives_each_fault(void **state)
     fail_msg("more than %d calls", FAULTS_MAX);
 }
 
+/* ---- who it is ------------------------------------------------------------------------------- */
+
+static int peer_of_pair(int peerpidfd, int pidfd_open, struct peer *ret_peer)
+{
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+    peerpidfd_errno = peerpidfd;
+    pidfd_open_errno = pidfd_open;
+    int err = handshake_peer(ret_peer, pair[0]);
+    peerpidfd_errno = pidfd_open_errno = 0;
+    close(pair[0]);
+    close(pair[1]);
+    return err;
+}
+
+/* Before Linux 6.5 the kernel does not know SO_PEERPIDFD. */
+static void an_older_kernel_names_the_process_by_its_number(void **state)
+{
+    static const int unknown[] = {ENOPROTOOPT, EINVAL};
+    for (size_t i = 0; i < 2; i++) {
+        struct peer peer = PEER_EMPTY;
+        assert_int_equal(peer_of_pair(unknown[i], 0, &peer), 0);
+        assert_int_equal(peer.pid, getpid());
+        assert_true(peer.process >= 0);
+        handshake_peer_fini(&peer);
+        assert_int_equal(peer_of_pair(unknown[i], ESRCH, &peer), -ESRCH);
+        assert_int_equal(peer.process, -1);
+    }
+}
+
+static void a_peer_that_is_gone_or_cannot_be_watched_is_an_error(void **state)
+{
+    struct peer peer = PEER_EMPTY;
+    assert_int_equal(peer_of_pair(ENODATA, 0, &peer), -ESRCH);
+    assert_int_equal(peer_of_pair(ESRCH, 0, &peer), -ESRCH);
+    assert_int_equal(peer_of_pair(EMFILE, 0, &peer), -EMFILE);
+    assert_int_equal(peer.process, -1);
+}
+
+static void a_peer_of_another_process_namespace_has_its_socket_alone(void **state)
+{
+    struct peer peer = PEER_EMPTY;
+    int before = test_open_descriptors();
+    is_peer_hidden = true;
+    assert_int_equal(peer_of_pair(0, 0, &peer), 0);
+    is_peer_hidden = false;
+    assert_int_equal(peer.uid, getuid());
+    assert_int_equal(peer.pid, 0);
+    assert_int_equal(peer.process, -1);
+    assert_int_equal(test_open_descriptors(), before);
+}
+
+static void packets_without_end_are_not_thrown_away_for_ever(void **state)
+{
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+    is_flooded = true;
+    assert_false(handshake_hush(pair[0])); /* and it comes back */
+    is_flooded = false;
+    assert_true(handshake_hush(pair[0]));
+    close(pair[0]);
+    close(pair[1]);
+}
+
 int main(void)
 {
     /* What suits each call; and some that have a meaning of their own in the daemon. */
@@ -259,6 +366,10 @@ int main(void)
         {"handshake_survives_emfile", handshake_survives_each_fault, NULL, NULL, &full},
         {"handshake_survives_enoprotoopt", handshake_survives_each_fault, NULL, NULL, &absent},
         cmocka_unit_test(opening_survives_each_fault),
+        cmocka_unit_test(an_older_kernel_names_the_process_by_its_number),
+        cmocka_unit_test(a_peer_that_is_gone_or_cannot_be_watched_is_an_error),
+        cmocka_unit_test(a_peer_of_another_process_namespace_has_its_socket_alone),
+        cmocka_unit_test(packets_without_end_are_not_thrown_away_for_ever),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,9 +46,6 @@ int daemon_descriptors(const struct daemon *daemon);
 /* The same, now. */
 int daemon_descriptors_now(const struct daemon *daemon);
 
-/* Pages of shared memory in its address space, in bytes (RssShmem). */
-uint64_t daemon_shared_bytes(const struct daemon *daemon);
-
 /* How many halves of sessions it maps. */
 int daemon_session_mappings(const struct daemon *daemon);
 

@@ -207,7 +207,10 @@ P
     grep -q 'Note: model story-glm holds 1024 tokens' "$work/bench" || fail 'nothing is said about what is left out'
     # However it ends, nothing of it stays: no process, no board, and unless it was killed no folder.
     python3 - "$autoglm" <<'P'
-import glob, os, signal, subprocess, sys, time
+import ctypes, glob, os, signal, subprocess, sys, time
+
+PR_SET_CHILD_SUBREAPER = 36  # what is left behind comes to us, and no rule of sessions lets it go on
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 def children(pid):
     return [int(word) for word in open(f"/proc/{pid}/task/{pid}/children").read().split()]

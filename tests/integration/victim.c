@@ -22,6 +22,7 @@ enum {
     ACTS_MAX = 20,
     LOGITS_STRIDE = 37,
 };
+enum { MS = 1000000 };
 enum { ECHO, STORY }; /* the daemon's models */
 
 const char *const victim_phase_names[VICTIM_PHASES] = {
@@ -193,6 +194,14 @@ static int poll_by_descriptor(struct victim *victim, struct agl_event *ret_event
     return agl_poll(victim->client, ret_event);
 }
 
+/* For an answer of the story model, which takes its time under a sanitizer. */
+static uint32_t patience_ns(const struct victim *victim)
+{
+    bool waits_for_answers = wants(victim, VICTIM_LOGITS) || wants(victim, VICTIM_CONTINUE) ||
+                             wants(victim, VICTIM_FORGET);
+    return (waits_for_answers ? 100 : 2) * MS;
+}
+
 static const enum victim_phase waits[] = {[AGL_WAIT_ADAPTIVE] = VICTIM_WAIT_ADAPTIVE,
                                           [AGL_WAIT_SPIN] = VICTIM_WAIT_SPIN,
                                           [AGL_WAIT_SLEEP] = VICTIM_WAIT_SLEEP};
@@ -208,7 +217,7 @@ static int next_event(struct victim *victim, struct agl_event *ret_event)
         return poll_by_descriptor(victim, ret_event);
     default:
         mark(victim, waits[victim->options.wait_mode]);
-        return agl_wait(victim->client, ret_event, below(victim, 2000000));
+        return agl_wait(victim->client, ret_event, below(victim, patience_ns(victim)));
     }
 }
 

@@ -65,7 +65,7 @@ class Daemon:
         return pathlib.Path(self.folder, "log").read_text()
 
     def connect(self, **options) -> autoglm.Client:
-        return autoglm.Client(self.socket, **options)
+        return autoglm.Client(self.socket, **{"timeout": 60, **options})
 
     def kill(self) -> None:
         self.process.kill()
@@ -85,6 +85,16 @@ class Daemon:
         """Also what only the next daemon of a killed one's instance would replace."""
         shutil.rmtree(self.folder, ignore_errors=True)
         pathlib.Path("/dev/shm", f"autoglm.{self.instance}").unlink(missing_ok=True)
+
+
+class CountingClient(autoglm.AsyncClient):
+    """Knows how often the loop has called it."""
+
+    turns = 0
+
+    def _read_events(self):
+        self.turns += 1
+        super()._read_events()
 
 
 class DaemonTest(unittest.TestCase):

@@ -9,7 +9,7 @@ import time
 import weakref
 
 import autoglm
-from support import STORY, DaemonTest, ids
+from support import STORY, CountingClient, DaemonTest, ids
 
 SLOW = {"model": "story-glm", "ignore_eos": True, "max_tokens": 1000}
 
@@ -20,7 +20,7 @@ def in_loop(test):
     @functools.wraps(test)
     def run(self):
         async def main():
-            async with autoglm.AsyncClient(self.daemon.socket, **self.options) as client:
+            async with autoglm.AsyncClient(self.daemon.socket, timeout=60) as client:
                 await asyncio.wait_for(test(self, client), 120)
 
         asyncio.run(main())
@@ -216,24 +216,35 @@ class AsyncTest(DaemonTest):
         await self.until_nothing_runs()
 
     @in_loop
-    async def test_who_waits_turns_no_loop(self, client):
-        turns = 0
-        original = client._read_events
+    async def test_who_waits_turns_no_loop(self, _):
+        async with CountingClient(self.daemon.socket) as client:
+            client.turns = 0
+            with self.assertRaises(asyncio.TimeoutError):
+                await asyncio.wait_for(client._news_of(set()), 0.5)
+            self.assertEqual(client.turns, 0)
+            await read(client.generate([7], **{**SLOW, "max_tokens": 50}))
+            self.assertGreater(client.turns, 0)
+            self.assertLess(client.turns, 300)
 
-        def counted():
-            nonlocal turns
-            turns += 1
-            original()
+    @in_loop
+    async def test_room_is_given_to_those_who_came_first(self, _):
+        async with autoglm.AsyncClient(self.daemon.socket, max_requests=2) as client:
+            order = []
 
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(client._fd)
-        loop.add_reader(client._fd, counted)
-        with self.assertRaises(asyncio.TimeoutError):
-            await asyncio.wait_for(client._news_of(set()), 0.5)
-        self.assertEqual(turns, 0)
-        await read(client.generate([7], **{**SLOW, "max_tokens": 50}))
-        self.assertGreater(turns, 0)
-        self.assertLess(turns, 300)
+            async def one(n):
+                request = await client.submit([n], model="echo", max_tokens=1)
+                order.append(n)
+                await request.wait()
+
+            slow = [await client.submit([7], **SLOW) for _ in range(2)]
+            tasks = []
+            for n in range(20):
+                tasks.append(asyncio.create_task(one(n)))
+                await asyncio.sleep(0)
+            for request in slow:
+                request.cancel()
+            await asyncio.gather(*tasks)
+            self.assertEqual(order, list(range(20)))
 
     @in_loop
     async def test_logits_come_with_the_tokens(self, client):

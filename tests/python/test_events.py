@@ -52,13 +52,21 @@ class EventsTest(DaemonTest):
         self.assertEqual(len(event.tokens) + len(list(request)), 50)
 
     def test_events_of_a_request_that_was_left_are_not_told(self):
-        left = self.client.generate([5], max_tokens=30_000)
-        next(left)
-        left.close()
-        other = self.client.submit([6], max_tokens=5)
-        events = self.drain(lambda: self.client.wait(20))
-        self.assert_whole(events, other, [6] * 5)
-        self.assertEqual(left.request.wait(20).reason, autoglm.DoneReason.CANCELLED)
+        def poll():
+            event = self.client.poll()
+            while event is None:
+                event = self.client.poll()
+            return event
+
+        for take in (poll, lambda: self.client.wait(20)):
+            left = self.client.generate([5], max_tokens=30_000)
+            next(left)
+            left.close()
+            other = self.client.submit([6], max_tokens=5)
+            events = self.drain(take)
+            self.assertEqual({event.request for event in events}, {other})
+            self.assert_whole(events, other, [6] * 5)
+            self.assertEqual(left.request.wait(20).reason, autoglm.DoneReason.CANCELLED)
 
     def test_an_own_loop_sleeps_on_the_descriptor(self):
         poller = select.epoll()
@@ -87,6 +95,14 @@ class EventsTest(DaemonTest):
         self.assertRaises(autoglm.TimedOut, request.wait, 0.01)
         request.cancel()
         self.assertEqual(request.wait(20).reason, autoglm.DoneReason.CANCELLED)
+
+    def test_ends_that_have_come_make_room_by_themselves(self):
+        client = self.connect(max_requests=2)
+        for n in range(10):
+            ended = self.client.status().requests_done + 2
+            requests = [client.submit([n], max_tokens=4) for _ in range(2)]
+            self.eventually(lambda: self.client.status().requests_done >= ended, "both have ended")
+        self.assertEqual([ids(request) for request in requests], [[9] * 4] * 2)
 
     def test_no_room_is_an_error_that_passes_when_events_are_read(self):
         client = self.connect(max_requests=2)

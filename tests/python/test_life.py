@@ -160,6 +160,12 @@ class LifeTest(DaemonTest):
         thread.start()
         self.eventually(lambda: client._session._waiter is not None, "the thread waits")
         self.assertEqual(ids(self.client.generate([5], max_tokens=2)), [5, 5])
+        turns = 0
+        while thread.is_alive() and turns < 30:  # while it holds no lock of ours, a few ms each
+            time.sleep(0.001)
+            turns += 1
+        self.assertEqual(turns, 30)
+        self.eventually(lambda: client._session._waiter is not None, "the thread waits on")
         for call in (client.poll, client.close, lambda: client.submit([1])):
             self.assertRaises(RuntimeError, call)
         self.assertFalse(client.closed)
@@ -199,7 +205,9 @@ class LifeTest(DaemonTest):
             self.assertEqual(len(tokens), 400)
             idle = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
             idle.start()
+            started = time.monotonic()
             self.assertRaises(KeyboardInterrupt, client.wait, 60)
+            self.assertLess(time.monotonic() - started, 30)
             idle.join()
 
     def test_a_handler_of_a_signal_that_returns_does_not_end_a_wait(self):

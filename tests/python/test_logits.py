@@ -72,12 +72,10 @@ class LogitsTest(DaemonTest):
         self.assertFalse(self.client._session._close.alive)
 
     def test_a_forgotten_client_lives_as_long_as_a_part_of_its_memory(self):
-        client, self.client = self.client, None
-        self.client = client
+        self.client = self.daemon.connect(**self.options)
         (event,) = self.rows(1)
-        part, session = event.logits[:5], weakref.ref(client._session)
-        client = self.client = event = None
-        self.doCleanups()
+        part, session = event.logits[:5], weakref.ref(self.client._session)
+        self.client = event = None
         gc.collect()
         self.assertIsNotNone(session())
         self.assertEqual(len(part.tolist()), 5)

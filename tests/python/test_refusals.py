@@ -91,6 +91,8 @@ class RefusalTest(DaemonTest):
             self.assertIs(caught.exception.request, answer.request)
             self.assertEqual(caught.exception.done.reason, autoglm.DoneReason.REFUSED)
             self.assertIsNone(caught.exception.retry_after)
+            again = pickle.loads(pickle.dumps(caught.exception))
+            self.assertEqual((type(again), str(again)), (autoglm.Refused, str(caught.exception)))
             self.assertRaises(autoglm.Refused, next, answer)
 
     def test_a_full_queue_says_when_to_come_again(self):

@@ -72,7 +72,9 @@ static void send_error(struct peer *peer, int error, const char *text)
         memset(message.text, 'x', sizeof message.text);
     else
         memcpy(message.text, text, strlen(text));
-    send_with_fds(peer->socket_fd, &message, sizeof message, NULL, 0);
+    if (peer->fault == PEER_REFUSES_BRIEFLY)
+        message.header.bytes = sizeof message.header;
+    send_with_fds(peer->socket_fd, &message, message.header.bytes, NULL, 0);
 }
 
 /* ---- what the peer gives --------------------------------------------------------------------- */
@@ -152,6 +154,8 @@ static void choose_geometry(struct peer *peer)
         peer->geometry.event_slots = 3;
     if (peer->fault == PEER_HUGE_GEOMETRY)
         peer->geometry.output_bytes = GEOMETRY_OUTPUT_BYTES_MAX;
+    if (peer->fault == PEER_HUGE_ARENA)
+        peer->geometry.arena_bytes = GEOMETRY_ARENA_BYTES_MAX;
 }
 
 static void make_halves(struct peer *peer)
@@ -193,8 +197,10 @@ static void spoil_welcome(struct message_welcome *welcome, enum peer_fault fault
         welcome->header.kind = MESSAGE_READY;
     if (fault == PEER_LYING_LENGTH)
         welcome->header.bytes--;
-    if (fault == PEER_WRONG_MAJOR)
+    if (fault == PEER_NEWER_MAJOR)
         welcome->major = LAYOUT_MAJOR + 1;
+    if (fault == PEER_OLDER_MAJOR)
+        welcome->major = LAYOUT_MAJOR - 1;
     if (fault == PEER_NEWER_MINOR)
         welcome->minor = LAYOUT_MINOR + 1;
     if (fault == PEER_FEATURES)
@@ -277,6 +283,8 @@ static void answer_hello(struct peer *peer)
         return send_error(peer, -EUSERS, "no session left");
     if (peer->fault == PEER_REFUSES_WITH_SUCCESS)
         return send_error(peer, 0, "all \033[31mfine\n");
+    if (peer->fault == PEER_REFUSES_WITH_NONSENSE || peer->fault == PEER_REFUSES_BRIEFLY)
+        return send_error(peer, -5000, "");
     if (peer->fault != PEER_SILENT) {
         choose_geometry(peer);
         make_board(peer);

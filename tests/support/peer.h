@@ -32,14 +32,17 @@ enum peer_fault {
     PEER_REFUSES,        /* -EUSERS, "no session left" */
     PEER_REFUSES_ATTACH, /* -EPROTO, "not sealed" */
     PEER_REFUSES_WITHOUT_NUL,
-    PEER_REFUSES_WITH_SUCCESS, /* MESSAGE_ERROR with error 0 and text with control characters */
+    PEER_REFUSES_WITH_SUCCESS,  /* MESSAGE_ERROR with error 0 and text with control characters */
+    PEER_REFUSES_WITH_NONSENSE, /* an error that no errno is, and no text */
+    PEER_REFUSES_BRIEFLY,       /* a MESSAGE_ERROR that ends with its header */
     PEER_WRONG_MAGIC,
     PEER_WRONG_KIND,
     PEER_LYING_LENGTH,
     PEER_SHORT_PACKET,
     PEER_TINY_PACKET, /* shorter than a header */
     PEER_LONG_PACKET,
-    PEER_WRONG_MAJOR,
+    PEER_NEWER_MAJOR,
+    PEER_OLDER_MAJOR,
     PEER_NEWER_MINOR,
     PEER_FEATURES,
     PEER_NO_FDS,
@@ -58,6 +61,7 @@ enum peer_fault {
     PEER_SOCKET_AS_DOORBELL,
     PEER_INVALID_GEOMETRY,
     PEER_HUGE_GEOMETRY,
+    PEER_HUGE_ARENA,
     PEER_FDS_WITH_READY,
     PEER_WRONG_READY,
     PEER_FAULTS,

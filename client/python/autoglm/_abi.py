@@ -219,6 +219,7 @@ class agl_request(Structure):
         ("deadline_ns", c_uint64),
         ("stop_ids", c_uint32 * AGL_STOP_IDS_MAX),
         ("stop_count", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 

@@ -21,9 +21,9 @@ OPTIONS = """
     wait_mode       a WaitMode, or its name
     spin_ns         spin no longer than this (WaitMode.ADAPTIVE); None: 50 us
 
-    Connecting raises NotFound or ConnectionRefused (no daemon there), NotAllowed, TimedOut,
-    InvalidArgument, or Error with errno EPROTONOSUPPORT (versions differ), EUSERS or EDQUOT (no
-    session left for this user), ENOMEM.
+    Connecting raises NotFound or ConnectionRefused (no daemon there), DaemonGone (it has just
+    died), NotAllowed, TimedOut, InvalidArgument, or Error with errno EPROTONOSUPPORT (versions
+    differ), EUSERS or EDQUOT (no session left for this user), ENOMEM.
 """
 
 

@@ -85,9 +85,8 @@ class RequestBase:
         if self._is_dropped:
             return
         if isinstance(event, Logits):
-            row = memoryview(bytes(event.logits)).cast(
-                "f"
-            )  # the next event takes the other one away
+            # A copy: the next event takes the daemon's memory away.
+            row = memoryview(bytes(event.logits)).cast("f")
             event = Logits(event.request, event.index, row)
         self._events.append(event)
 

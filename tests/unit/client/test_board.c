@@ -149,13 +149,55 @@ static void a_named_object_that_is_no_board_is_refused(void **state)
     struct board board = *peer.board;
     write_named(&board, 100);
     assert_int_equal(agl_status_of(instance, &status, NULL, 0), -EPROTO);
+    write_named(&board, sizeof board - 1);
+    assert_int_equal(agl_status_of(instance, &status, NULL, 0), -EPROTO);
     board.model_count = BOARD_MODELS_MAX + 1;
     write_named(&board, sizeof board);
     assert_int_equal(agl_status_of(instance, &status, NULL, 0), -EPROTO);
     board.model_count = 1;
-    board.version++;
+    board.magic++;
     write_named(&board, sizeof board);
     assert_int_equal(agl_status_of(instance, &status, NULL, 0), -EPROTO);
+    remove_named();
+}
+
+static void assert_other_version(uint32_t version, size_t bytes, const char *detail)
+{
+    struct agl_status status;
+    struct board board = *peer.board;
+    board.version = version;
+    write_named(&board, bytes);
+    assert_int_equal(agl_status_of(instance, &status, NULL, 0), -EPROTONOSUPPORT);
+    if (!strstr(agl_error_detail(), detail))
+        fail_msg("the detail is \"%s\", not \"%s\"", agl_error_detail(), detail);
+    remove_named();
+}
+
+static void a_board_of_another_version_is_refused_by_version_whatever_its_size(void **state)
+{
+    const char *newer =
+        "the daemon's board has version 3, this library reads 2: update the library";
+    const char *older = "the daemon's board has version 1, this library reads 2: update the daemon";
+    assert_other_version(3, sizeof(struct board), newer);
+    assert_other_version(3, 64, newer);
+    assert_other_version(3, 12, newer);
+    assert_other_version(1, sizeof(struct board), older);
+}
+
+static void a_board_that_has_grown_is_read_as_far_as_it_is_known(void **state)
+{
+    struct {
+        struct board board;
+        uint64_t later[100];
+    } grown;
+    struct agl_status status;
+    memset(&grown, 0xff, sizeof grown);
+    grown.board = *peer.board;
+    grown.board.bytes = sizeof grown;
+    write_named(&grown, sizeof grown);
+    assert_int_equal(agl_status_of(instance, &status, NULL, 0), 0);
+    assert_int_equal(status.model_count, 2);
+    assert_int_equal(status.reserved[0], 0);
     remove_named();
 }
 
@@ -179,6 +221,8 @@ int main(void)
         WITH_PEER(the_state_is_read_from_the_board),
         WITH_PEER(the_named_board_needs_no_connection),
         WITH_PEER(a_named_object_that_is_no_board_is_refused),
+        WITH_PEER(a_board_of_another_version_is_refused_by_version_whatever_its_size),
+        WITH_PEER(a_board_that_has_grown_is_read_as_far_as_it_is_known),
         cmocka_unit_test(an_instance_is_a_plain_word),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

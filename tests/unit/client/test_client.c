@@ -45,14 +45,19 @@ static const struct fault_case fault_cases[] = {
     {PEER_REFUSES_ATTACH, -EPROTO, "the daemon refused: not sealed"},
     {PEER_REFUSES_WITHOUT_NUL, -EUSERS, "xxxx"},
     {PEER_REFUSES_WITH_SUCCESS, -EPROTO, "all ?[31mfine?"},
+    {PEER_REFUSES_WITH_NONSENSE, -EPROTO, "the daemon refused: The daemon broke"},
+    {PEER_REFUSES_BRIEFLY, -EPROTO, "message 5 came instead of 2"},
     {PEER_WRONG_MAGIC, -EPROTO, "magic"},
     {PEER_WRONG_KIND, -EPROTO, "message 4 came instead of 2"},
     {PEER_LYING_LENGTH, -EPROTO, "not the one in its header"},
     {PEER_SHORT_PACKET, -EPROTO, "message of 40 bytes, must be 64"},
     {PEER_TINY_PACKET, -EPROTO, "a size that no message has"},
     {PEER_LONG_PACKET, -EPROTO, "a size that no message has"},
-    {PEER_WRONG_MAJOR, -EPROTONOSUPPORT, "the daemon speaks version 2."},
-    {PEER_NEWER_MINOR, -EPROTONOSUPPORT, "the daemon speaks version 1.1"},
+    {PEER_NEWER_MAJOR, -EPROTONOSUPPORT,
+     "the daemon speaks version 2.0, this library 1.0: update the library"},
+    {PEER_OLDER_MAJOR, -EPROTONOSUPPORT,
+     "the daemon speaks version 0.0, this library 1.0: update the daemon"},
+    {PEER_NEWER_MINOR, -EPROTO, "the daemon chose version 1.1, this library offered 1.0"},
     {PEER_FEATURES, -EPROTO, "features 0x4"},
     {PEER_NO_FDS, -EPROTO, "0 descriptors came"},
     {PEER_TWO_FDS, -EPROTO, "2 descriptors came"},
@@ -70,6 +75,7 @@ static const struct fault_case fault_cases[] = {
     {PEER_SOCKET_AS_DOORBELL, -EPROTO, "not an eventfd"},
     {PEER_INVALID_GEOMETRY, -EPROTO, "sizes that no session can have"},
     {PEER_HUGE_GEOMETRY, -EPROTO, "wished for"},
+    {PEER_HUGE_ARENA, -EPROTO, "wished for"},
     {PEER_FDS_WITH_READY, -EPROTO, "1 descriptors came"},
     {PEER_WRONG_READY, -EPROTO, "message 6 came instead of 4"},
 };
@@ -279,6 +285,58 @@ static void options_of_a_later_release_must_not_say_more_than_we_know(void **sta
     peer_stop(&peer);
 }
 
+static void options_of_an_earlier_release_are_enough(void **state)
+{
+    struct agl_options options = AGL_OPTIONS_INIT;
+    struct agl_client *client;
+    options.size_bytes = 55; /* 0.1 had 56 */
+    assert_int_equal(agl_connect(&client, &options), -EINVAL);
+    assert_detail("options.size_bytes is 55, must be at least 56");
+    assert_int_equal(sizeof options, 56); /* from now on, more is allowed, and 56 still is enough */
+}
+
+/* struct agl_options as a later release may have it; `later` has a default other than 0. */
+struct later_options {
+    struct agl_options first;
+    uint32_t later, latest;
+};
+enum { FIRST_BYTES = sizeof(struct agl_options), LATER_DEFAULT = 7 };
+static const size_t later_bytes = offsetof(struct later_options, latest);
+
+static int read_later(struct later_options *ret_known, const struct later_options *given)
+{
+    *ret_known = (struct later_options){.later = LATER_DEFAULT, .latest = LATER_DEFAULT};
+    return client_read_sized(ret_known, sizeof *ret_known, FIRST_BYTES, given, "options");
+}
+
+static void a_struct_that_has_grown_gets_defaults_for_what_its_caller_did_not_know(void **state)
+{
+    struct later_options known;
+    struct later_options given = {.first = {.size_bytes = FIRST_BYTES, .max_requests = 3},
+                                  .later = 123,
+                                  .latest = 456}; /* not the caller's: whatever lies there */
+    assert_int_equal(read_later(&known, &given), 0);
+    assert_int_equal(known.first.max_requests, 3);
+    assert_int_equal(known.later, LATER_DEFAULT);
+    assert_int_equal(known.latest, LATER_DEFAULT);
+
+    given.first.size_bytes = later_bytes;
+    assert_int_equal(read_later(&known, &given), 0);
+    assert_int_equal(known.later, 123);
+    assert_int_equal(known.latest, LATER_DEFAULT);
+
+    given.first.size_bytes = sizeof given;
+    assert_int_equal(read_later(&known, &given), 0);
+    assert_int_equal(known.latest, 456);
+
+    known.latest = 1;
+    given.first.size_bytes = FIRST_BYTES - 1;
+    assert_int_equal(client_read_sized(&known, sizeof known, FIRST_BYTES, &given, "options"),
+                     -EINVAL);
+    assert_detail("options.size_bytes is 55, must be at least 56");
+    assert_int_equal(known.latest, 1);
+}
+
 static void closing_nothing_does_nothing(void **state)
 {
     agl_close(NULL);
@@ -295,6 +353,8 @@ int main(void)
         cmocka_unit_test(a_daemon_that_never_accepts_costs_no_more_than_the_timeout),
         cmocka_unit_test(options_that_make_no_sense_are_named),
         cmocka_unit_test(options_of_a_later_release_must_not_say_more_than_we_know),
+        cmocka_unit_test(options_of_an_earlier_release_are_enough),
+        cmocka_unit_test(a_struct_that_has_grown_gets_defaults_for_what_its_caller_did_not_know),
         cmocka_unit_test(closing_nothing_does_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -237,6 +237,7 @@ static void every_breach_of_the_contract_ends_the_session(void **state)
            .done = {.error = INT32_MIN});
     BREAKS("shutdown", .kind = EVENT_SHUTDOWN, .request = 3);
     BREAKS("shutdown", .kind = EVENT_SHUTDOWN, .shutdown = {.error = 5});
+    BREAKS("shutdown", .kind = EVENT_SHUTDOWN, .shutdown = {.error = -5000});
 }
 
 static void output_outside_of_its_arena_ends_the_session(void **state)
@@ -342,6 +343,21 @@ static void a_dead_daemons_last_events_still_come(void **state)
     assert_int_equal(agl_wait(client, &event, UINT64_MAX), 1);
     assert_int_equal(event.kind, AGL_EVENT_DONE);
     assert_int_equal(agl_wait(client, &event, UINT64_MAX), -EPIPE);
+    assert_detail("the daemon is gone");
+    assert_everything_says(-EPIPE);
+}
+
+static void a_dead_daemons_nonsense_changes_no_reason(void **state)
+{
+    struct agl_event event;
+    struct event nonsense = {.kind = 99};
+    submit_accepted();
+    agl_fd(client);
+    assert_int_equal(agl_poll(client, &event),
+                     0); /* announced: the next call looks at the socket */
+    peer_send(&peer, &nonsense);
+    peer_die(&peer);
+    assert_int_equal(agl_poll(client, &event), -EPIPE);
     assert_detail("the daemon is gone");
     assert_everything_says(-EPIPE);
 }
@@ -573,6 +589,7 @@ int main(void)
         cmocka_unit_test(noise_in_the_ring_never_does_harm),
         WITH_PEER(a_shutdown_is_an_event_and_then_the_end),
         WITH_PEER(a_dead_daemons_last_events_still_come),
+        WITH_PEER(a_dead_daemons_nonsense_changes_no_reason),
         WITH_PEER(a_wait_without_time_still_notices_death),
         WITH_PEER(polling_alone_notices_the_daemons_death),
         WITH_PEER(polling_believes_in_a_fresh_heartbeat),

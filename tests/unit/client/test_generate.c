@@ -221,6 +221,8 @@ static void a_field_that_makes_no_sense_is_named_with_its_value(void **state)
     REFUSED(prompt_tokens = 0, "prompt_tokens is 0");
     REFUSED(prompt_tokens = 3, "gave room for 2");
     REFUSED(size_bytes = 7, "size_bytes is 7");
+    REFUSED(size_bytes = 95, "size_bytes is 95, must be at least 96");
+    REFUSED(reserved = 1, "reserved is 1, must be 0");
     REFUSED(model = 2, "model is 2, the daemon holds 2");
     REFUSED(max_tokens = 0, "max_tokens is 0");
     REFUSED(flags = 16, "flags is 0x10");
@@ -241,6 +243,30 @@ static void a_field_that_makes_no_sense_is_named_with_its_value(void **state)
     request.prompt_tokens = 2;
     uint32_t id;
     assert_int_equal(agl_submit(client, &request, &id), 0); /* the place was still there */
+}
+
+static void a_request_of_a_later_release_must_not_say_more_than_we_know(void **state)
+{
+    struct {
+        struct agl_request request;
+        uint64_t later[2];
+    } grown = {.request = AGL_REQUEST_INIT, .later = {0, 1}};
+    struct submission got;
+    uint32_t *ids, id;
+    assert_int_equal(agl_prompt(client, 1, &ids), 0);
+    grown.request.size_bytes = sizeof grown;
+    grown.request.prompt_tokens = 1;
+    grown.request.seed = 77;
+    assert_int_equal(agl_submit(client, &grown.request, &id), -EINVAL);
+    assert_detail("request has a field set that version 0.1.0 does not know");
+    assert_int_equal(peer_take(&peer, &got), -EAGAIN);
+    grown.later[1] = 0;
+    assert_int_equal(agl_submit(client, &grown.request, &id), 0);
+    assert_int_equal(peer_take(&peer, &got), 0);
+    assert_int_equal(got.seed, 77);
+    grown.request.max_tokens = 0; /* it is checked as any other */
+    assert_int_equal(agl_submit(client, &grown.request, &id), -EINVAL);
+    assert_detail("max_tokens is 0");
 }
 
 static void a_place_is_used_once(void **state)
@@ -644,6 +670,7 @@ int main(void)
         WITH_PEER(short_operations_send_their_id_and_nothing_else),
         WITH_PEER(only_a_sleeping_daemon_is_rung_and_once),
         WITH_PEER(a_field_that_makes_no_sense_is_named_with_its_value),
+        WITH_PEER(a_request_of_a_later_release_must_not_say_more_than_we_know),
         WITH_PEER(a_place_is_used_once),
         cmocka_unit_test_setup_teardown(logits_are_asked_for_only_with_room_for_a_row,
                                         connect_with_output, leave_peer),

@@ -174,6 +174,11 @@ static void spoil_major(struct message_hello *hello)
 {
     hello->major = LAYOUT_MAJOR + 7;
 }
+static void spoil_major_to_an_older(struct message_hello *hello)
+{
+    hello->major = LAYOUT_MAJOR - 1;
+    hello->minor = 9;
+}
 static void spoil_features(struct message_hello *hello)
 {
     hello->features = 4;
@@ -203,10 +208,14 @@ static void every_wrong_hello_is_refused_by_name(void **state)
         {spoil_magic, ALL, 0, -EPROTO, "hello: magic number is 0x4d4c4742"},
         {spoil_kind, ALL, 0, -EPROTO, "hello: message kind is 3, must be 1"},
         {spoil_size, ALL, 0, -EPROTO, "its header says 89"},
-        {spoil_major, ALL, 0, -EPROTONOSUPPORT, "the client speaks version 8.0, the daemon 1.0"},
+        {spoil_major, ALL, 0, -EPROTONOSUPPORT,
+         "the client speaks version 8.0, the daemon 1.0: update the daemon"},
+        {spoil_major_to_an_older, ALL, 0, -EPROTONOSUPPORT,
+         "the client speaks version 0.9, the daemon 1.0: update the client's library"},
         {spoil_major, 12, 0, -EPROTONOSUPPORT, "the client speaks version 8.0"},
         {spoil_major, 120, 0, -EPROTONOSUPPORT, "the client speaks version 8.0"},
-        {spoil_features, ALL, 0, -EPROTONOSUPPORT, "features 0x4"},
+        {spoil_features, ALL, 0, -EPROTONOSUPPORT,
+         "features 0x4 are asked for, the daemon knows none: update the daemon"},
         {spoil_stagger, ALL, 0, -EPROTO, "stagger is 1"},
         {spoil_reserved, ALL, 0, -EPROTO, "hello: a reserved field is not 0"},
     };

@@ -92,6 +92,53 @@ static void a_full_queue_refuses_and_says_when_to_come_again(void **state)
     stand_close(&s);
 }
 
+/* Answers that took so long each, the last one of them refused. Returns the hint. */
+static uint32_t hint_after_answers_of(uint64_t took_ns)
+{
+    struct stand s;
+    uint32_t ids[STAND_IDS];
+    rig_init(&s.rig);
+    s.rig.config.running_max = 1;
+    s.rig.config.queue_requests = 1;
+    stand_open(&s);
+    for (uint32_t id = 1; id <= 3; id++) {
+        stand_ask(&s, id, 3, 2, 0);
+        rig_now_ns += RIG_MS; /* it may have had to ring */
+        rig_turn(&s.rig, 1);
+        rig_now_ns += took_ns;
+        assert_done(stand_answer(&s, id, ids), id, DONE_LENGTH);
+    }
+    stand_ask(&s, 4, 3, 400, 0);
+    rig_now_ns += RIG_MS;
+    rig_turn(&s.rig, 1);
+    stand_ask(&s, 5, 3, 400, 0);
+    stand_ask(&s, 6, 3, 400, 0);
+    struct event done = stand_answer(&s, 6, ids);
+    assert_int_equal(done.done.error, -EAGAIN);
+    stand_close(&s);
+    return done.done.retry_after_us;
+}
+
+static void when_to_come_again_follows_from_how_long_answers_take(void **state)
+{
+    (void)state;
+    assert_int_equal(hint_after_answers_of(10 * 1000), 1000);
+    assert_int_equal(hint_after_answers_of(50 * (uint64_t)RIG_MS), 50000);
+    assert_int_equal(hint_after_answers_of(60000 * (uint64_t)RIG_MS), 10000000);
+}
+
+static void a_lost_device_refuses_everything(void **state)
+{
+    (void)state;
+    struct stand s;
+    rig_init(&s.rig);
+    stand_open(&s);
+    s.rig.engine->failed = -EIO;
+    stand_ask(&s, 1, 3, 5, 0);
+    stand_refused(&s, 1, -EIO);
+    stand_close(&s);
+}
+
 static void a_queue_full_of_tokens_refuses_too(void **state)
 {
     (void)state;
@@ -312,6 +359,61 @@ static void nonsense_ends_its_session_and_touches_no_other(void **state)
     (void)state;
     for (uint32_t kind = 0; kind < KINDS; kind++)
         assert_ends_only_its_session(kind);
+}
+
+/* With nothing running, only the next submission asks how far the client has read. */
+static void a_nonsensical_cursor_is_noticed_by_the_next_submission(void **state)
+{
+    (void)state;
+    struct stand s;
+    rig_init(&s.rig);
+    stand_open(&s);
+    struct session *session = s.client.session;
+    for (uint32_t id = 1; session->events.tail + 3 <= session->geometry.event_slots; id++) {
+        stand_ask(&s, id, 0, 1, 0); /* refused: one event each */
+        rig_turn(&s.rig, 1);
+    }
+    assert_int_equal(session->broken, 0);
+    atomic_store(&s.client.words->event_cursor, session->events.tail + 1);
+    stand_ask(&s, 1, 3, 1, 0);
+    rig_turn(&s.rig, 1);
+    assert_int_equal(session->broken, -EPROTO);
+    assert_string_equal(session->broken_why, "the event cursor is out of range");
+    assert_int_equal(session->live_requests, 0);
+    stand_close(&s);
+}
+
+/* Between the look at the ring and the taking lies the question whether there is room, which is
+ * where a hostile client comes in. */
+static struct client_half *taking_back;
+
+int __real_publish_has_room(struct session *session, uint32_t events);
+int __wrap_publish_has_room(struct session *session, uint32_t events);
+int __wrap_publish_has_room(struct session *session, uint32_t events)
+{
+    struct client_half *client = taking_back;
+    taking_back = NULL;
+    if (client)
+        memset(client->submissions.slots, 0, SUBMISSION_SLOT_BYTES);
+    return __real_publish_has_room(session, events);
+}
+
+static void a_submission_that_is_taken_back_was_never_there(void **state)
+{
+    (void)state;
+    struct stand s;
+    uint32_t ids[STAND_IDS];
+    rig_init(&s.rig);
+    stand_open(&s);
+    taking_back = &s.client;
+    stand_ask(&s, 1, 3, 5, 0);
+    stand_silent(&s);
+    assert_null(taking_back);
+    assert_int_equal(s.client.session->submissions.head, 0);
+    s.client.submissions.tail = 0;
+    stand_ask(&s, 2, 3, 5, 0);
+    assert_done(stand_answer(&s, 2, ids), 2, DONE_LENGTH);
+    stand_close(&s);
 }
 
 /* ---- slow readers ---------------------------------------------------------------------------- */
@@ -652,10 +754,14 @@ int main(void)
         cmocka_unit_test(what_cannot_be_served_is_refused_and_the_session_lives),
         cmocka_unit_test(logits_that_do_not_fit_into_the_output_arena_are_refused),
         cmocka_unit_test(a_full_queue_refuses_and_says_when_to_come_again),
+        cmocka_unit_test(when_to_come_again_follows_from_how_long_answers_take),
+        cmocka_unit_test(a_lost_device_refuses_everything),
         cmocka_unit_test(a_queue_full_of_tokens_refuses_too),
         cmocka_unit_test(a_user_has_no_more_waiting_than_his_budget),
         cmocka_unit_test(a_users_waiting_tokens_are_counted_too),
         cmocka_unit_test(nonsense_ends_its_session_and_touches_no_other),
+        cmocka_unit_test(a_nonsensical_cursor_is_noticed_by_the_next_submission),
+        cmocka_unit_test(a_submission_that_is_taken_back_was_never_there),
         cmocka_unit_test(who_does_not_read_stands_still_until_it_reads),
         cmocka_unit_test(who_does_not_read_for_too_long_is_ended),
         cmocka_unit_test(what_waits_of_who_does_not_read_takes_no_place_of_others),

@@ -100,6 +100,8 @@ static void names_are_made_printable(void **state)
     assert_string_equal(clean, "voice-agent");
     handshake_clean_name(clean, (char[32]){"a b\n\"\x1b\xff"});
     assert_string_equal(clean, "a_b____");
+    handshake_clean_name(clean, (char[32]){"~\x7f"});
+    assert_string_equal(clean, "~_");
     handshake_clean_name(clean, (char[32]){""});
     assert_string_equal(clean, "?");
     char endless[32];
@@ -147,6 +149,54 @@ static void messages_arrive_with_their_descriptors(void **state)
     assert_int_equal(packet.fd_count, 1);
     assert_int_equal(packet.fds[0], strange);
     close(strange);
+    assert_int_equal(test_open_descriptors(), descriptors);
+}
+
+/* Appends a control message of one descriptor. */
+static void add_control(struct msghdr *header, int level, int type, int fd)
+{
+    struct cmsghdr *control =
+        (struct cmsghdr *)(void *)((char *)header->msg_control + header->msg_controllen);
+    *control =
+        (struct cmsghdr){.cmsg_level = level, .cmsg_type = type, .cmsg_len = CMSG_LEN(sizeof fd)};
+    memcpy(CMSG_DATA(control), &fd, sizeof fd);
+    header->msg_controllen += CMSG_SPACE(sizeof fd);
+}
+
+static void only_rights_are_taken_for_descriptors(void **state)
+{
+    struct handshake_packet packet;
+    int fd = dup(pair[0]);
+    handshake_packet_init(&packet);
+    packet.header.msg_controllen = 0;
+    add_control(&packet.header, SOL_SOCKET, SCM_CREDENTIALS, 0);
+    add_control(&packet.header, SOL_SOCKET + 1, SCM_RIGHTS, 1);
+    add_control(&packet.header, SOL_SOCKET, SCM_RIGHTS, fd);
+    handshake_packet_take(&packet, 40);
+    assert_int_equal(packet.bytes, 40);
+    assert_int_equal(packet.fd_count, 1);
+    assert_int_equal(packet.fds[0], fd);
+    close(fd);
+}
+
+/* No kernel lets a packet have so many. */
+static void descriptors_beyond_the_most_are_closed(void **state)
+{
+    enum { SURPLUS = 3 };
+    static _Alignas(
+        struct cmsghdr) char control[(HANDSHAKE_FDS_MAX + SURPLUS) * CMSG_SPACE(sizeof(int))];
+    struct handshake_packet packet;
+    int descriptors = test_open_descriptors();
+    handshake_packet_init(&packet);
+    packet.header.msg_control = control;
+    packet.header.msg_controllen = 0;
+    for (int i = 0; i < HANDSHAKE_FDS_MAX + SURPLUS; i++)
+        add_control(&packet.header, SOL_SOCKET, SCM_RIGHTS, dup(pair[0]));
+    handshake_packet_take(&packet, 40);
+    assert_int_equal(packet.fd_count, HANDSHAKE_FDS_MAX);
+    assert_int_equal(test_open_descriptors(), descriptors + HANDSHAKE_FDS_MAX);
+    for (uint32_t i = 0; i < packet.fd_count; i++)
+        close(packet.fds[i]);
     assert_int_equal(test_open_descriptors(), descriptors);
 }
 
@@ -211,6 +261,8 @@ int main(void)
         TEST(names_are_made_printable),
         TEST(the_peer_is_who_the_kernel_says),
         TEST(messages_arrive_with_their_descriptors),
+        TEST(only_rights_are_taken_for_descriptors),
+        TEST(descriptors_beyond_the_most_are_closed),
         TEST(a_peer_that_reads_nothing_does_not_stop_us),
         TEST(refusals_are_terminated_texts),
         TEST(a_right_hello_and_a_right_attach_pass),

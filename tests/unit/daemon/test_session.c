@@ -70,6 +70,25 @@ static void closing_gives_back_every_descriptor(void **state)
     session_close(NULL);
 }
 
+static void a_session_without_descriptors_closes_none(void **state)
+{
+    (void)state;
+    int before = test_open_descriptors();
+    struct session *session = NULL;
+    struct session_options options = {.geometry = CLIENT_HALF_GEOMETRY,
+                                      .client_half = REGION_EMPTY,
+                                      .daemon_half = REGION_EMPTY,
+                                      .socket_fd = -1,
+                                      .doorbell_fd = -1};
+    options.client_half.bytes = client_half_bytes(&options.geometry);
+    options.daemon_half.bytes = daemon_half_bytes(&options.geometry);
+    assert_int_equal(session_open(&session, &options), 0);
+    errno = 0;
+    session_close(session);
+    assert_int_equal(errno, 0); /* not even tried */
+    assert_int_equal(test_open_descriptors(), before);
+}
+
 static void only_the_first_reason_for_an_end_counts(void **state)
 {
     (void)state;
@@ -225,6 +244,7 @@ int main(void)
         cmocka_unit_test(a_session_finds_its_parts_where_the_client_put_them),
         cmocka_unit_test(regions_of_another_size_are_refused),
         cmocka_unit_test(closing_gives_back_every_descriptor),
+        cmocka_unit_test(a_session_without_descriptors_closes_none),
         cmocka_unit_test(only_the_first_reason_for_an_end_counts),
         cmocka_unit_test(rows_lie_behind_each_other_and_never_wrap),
         cmocka_unit_test(a_row_as_large_as_the_arena_always_fits_once_it_is_empty),

@@ -102,6 +102,16 @@ static void each_field_of_a_geometry_has_its_limits(void **state)
     ONE_CHANGED(stagger, 64, 0);
 }
 
+static void even_one_request_needs_the_smallest_event_ring(void **state)
+{
+    struct geometry small = usual;
+    small.max_requests = 1;
+    small.event_slots = GEOMETRY_SLOTS_MIN;
+    assert_true(geometry_is_valid(&small));
+    small.event_slots = 4; /* 2 * 1 + 2 */
+    assert_false(geometry_is_valid(&small));
+}
+
 static void parts_of_a_half_do_not_overlap_at_any_stagger(void **state)
 {
     for (uint32_t slots = GEOMETRY_SLOTS_MIN; slots <= GEOMETRY_SLOTS_MAX; slots *= 2)
@@ -144,6 +154,7 @@ int main(void)
         cmocka_unit_test(every_field_lies_where_layout_1_0_put_it),
         cmocka_unit_test(a_usual_geometry_is_valid),
         cmocka_unit_test(each_field_of_a_geometry_has_its_limits),
+        cmocka_unit_test(even_one_request_needs_the_smallest_event_ring),
         cmocka_unit_test(parts_of_a_half_do_not_overlap_at_any_stagger),
         cmocka_unit_test(a_stagger_moves_words_and_ring_but_not_the_arena),
     };

@@ -81,8 +81,18 @@ static void in_a_child(void (*body)(enum exchange_kind), enum exchange_kind kind
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+static void block(int signal_number)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signal_number);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+/* This thread takes the signal, so that it does not interrupt the other one's wait. */
 static void *send_signal_soon(void *argument)
 {
+    block(SIGALRM);
     nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
     kill(getpid(), SIGTERM);
     return NULL;
@@ -102,6 +112,7 @@ static void be_told_to_stop(enum exchange_kind kind)
     kill(peer_of_this_process(), SIGSTOP);
     if (pthread_create(&thread, NULL, send_signal_soon, NULL))
         _exit(2);
+    block(SIGTERM);
     uint64_t start_ns = agl_now_ns();
     if (exchange_run(exchange, kind, 64, ticks, TRIPS) != -EINTR)
         _exit(3);
@@ -147,18 +158,19 @@ static void a_dead_other_side_is_an_error(void **state)
     in_a_child(lose_the_peer, EXCHANGE_HTTP);
 }
 
-/* Tells who its peer is, and leaves it behind. */
-static void end_without_a_word(int fd)
+/* Tells who its peer is, and keeps it spinning. */
+static void exchange_for_ever(int fd)
 {
     struct exchange *exchange;
-    static uint64_t ticks[TRIPS];
-    if (exchange_open(&exchange, -1) < 0 ||
-        exchange_run(exchange, EXCHANGE_LINE, 0, ticks, TRIPS) < 0)
+    static uint64_t ticks[1 << 16];
+    if (exchange_open(&exchange, -1) < 0)
         _exit(1);
     pid_t peer = peer_of_this_process();
     if (write(fd, &peer, sizeof peer) != sizeof peer)
         _exit(2);
-    kill(getpid(), SIGKILL);
+    while (exchange_run(exchange, EXCHANGE_LINE, 0, ticks, sizeof ticks / sizeof ticks[0]) == 0)
+        continue;
+    _exit(3);
 }
 
 static void the_other_side_ends_with_this_one(void **state)
@@ -171,10 +183,12 @@ static void the_other_side_ends_with_this_one(void **state)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0)
-        end_without_a_word(fds[1]);
+        exchange_for_ever(fds[1]);
+    assert_int_equal(read(fds[0], &peer, sizeof peer), sizeof peer);
+    nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+    assert_int_equal(kill(child, SIGKILL), 0);
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFSIGNALED(status));
-    assert_int_equal(read(fds[0], &peer, sizeof peer), sizeof peer);
     pid_t ended = 0;
     for (int i = 0; i < 2000 && ended == 0; i++) {
         ended = waitpid(peer, &status, WNOHANG);
