@@ -294,24 +294,23 @@ static void another_user_cannot_cancel_or_continue_a_request(void **state)
 /* ---- the board ---------------------------------------------------------------------------------
  */
 
-static const char secret_name[] = "secret-name";
+static const char secret_name[] = "secret-name", reader_name[] = "other-name";
 static const uint32_t secret_prompt[] = {54321, 54322, 54323};
 
-/* What the bytes of a board tell that they should not; NULL: nothing. */
+/* What the bytes of a board tell that they should not, of either user; NULL: nothing. */
 static const char *find_secret(const uint8_t *bytes, size_t count)
 {
-    const uint32_t numbers[] = {(uint32_t)world->victim, ACTOR_A};
-    if (memmem(bytes, count, secret_name, strlen(secret_name)))
-        return "the client's name";
+    const uint32_t numbers[] = {(uint32_t)world->victim, (uint32_t)world->reader, ACTOR_A, ACTOR_B};
+    if (memmem(bytes, count, secret_name, strlen(secret_name)) ||
+        memmem(bytes, count, reader_name, strlen(reader_name)))
+        return "a client's name";
     for (size_t i = 0; i < 3; i++)
         if (memmem(bytes, count, &secret_prompt[i], sizeof *secret_prompt))
-            return "an id of the prompt";
-    for (size_t at = 0; at + 4 <= count; at += 4) {
-        if (memcmp(bytes + at, &numbers[0], 4) == 0)
-            return "the client's process";
-        if (memcmp(bytes + at, &numbers[1], 4) == 0)
-            return "the client's user";
-    }
+            return "an id of a prompt";
+    for (size_t at = 0; at + 4 <= count; at += 4)
+        for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+            if (memcmp(bytes + at, &numbers[i], 4) == 0)
+                return i < 2 ? "a client's process" : "a client's user";
     return NULL;
 }
 
@@ -343,7 +342,8 @@ static void read_the_board(const struct stage *stage, void *context)
     const char *instance = context;
     struct stranger stranger;
     char path[64];
-    come_in(&stranger, "reader");
+    world->reader = getpid();
+    come_in(&stranger, reader_name);
     const uint8_t *board =
         mmap(NULL, stranger.board_bytes, PROT_READ, MAP_SHARED, stranger.board_fd, 0);
     ACTOR_CHECK(board != MAP_FAILED, "%s", strerror(errno));

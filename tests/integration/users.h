@@ -17,7 +17,7 @@ struct world {
     pid_t daemon_pid;
     int daemon_fd;         /* one of shared memory */
     uintptr_t daemon_half; /* where a half is mapped */
-    pid_t victim;
+    pid_t victim, reader;
     int victim_fd;
     uintptr_t victim_half;
     uint32_t running, kept; /* requests of the victim */

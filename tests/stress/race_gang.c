@@ -22,7 +22,7 @@ static const struct habit habits[RACE_HABITS] = {
                  [STROKE_PROMPT] = 1},
      .wrong = 1,
      .reads = 200,
-     .stories = 1,
+     .stories = 6, /* their logits go through the output arena */
      .wild_cursor = 1},
     {.name = "vandal",
      .weights = {[STROKE_WILD_FIELD] = 8,
@@ -33,7 +33,7 @@ static const struct habit habits[RACE_HABITS] = {
                  [STROKE_ANYWHERE] = 1},
      .wrong = 64,
      .reads = 128,
-     .stories = 1,
+     .stories = 3,
      .wild_cursor = 1 << 18},
     {.name = "ringer", /* makes noise and does not listen */
      .weights = {[STROKE_BELL] = 8, [STROKE_SLEEP] = 1, [STROKE_RIGHT_FIELD] = 1},
