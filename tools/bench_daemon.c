@@ -62,7 +62,7 @@ static void run_program(const char *program, const struct bench_daemon *daemon,
     execlp(program, program, "--model", options->model, "--socket", daemon->socket_path,
            "--instance", daemon->instance, "--wait", options->wait, "--threads", "1",
            "--sessions-max", sessions, "--sessions-per-user", sessions, "--cache-mib", "64",
-           "--drain-ms", "100", "--log-level", "error", (char *)NULL);
+           "--drain-ms", "100", "--handshake-ms", "60000", "--log-level", "error", (char *)NULL);
     fprintf(stderr, "autoglm: cannot start %s: %s\n", program, strerror(errno));
     _exit(127);
 }

@@ -12,6 +12,7 @@ enum {
     FDS_PER_SESSION = 5, /* in the client as in the daemon: socket, doorbell, halves, board */
     OTHER_FDS = 256,
     SPARE_SESSIONS = 8, /* the one that asked whether the daemon serves may not have left yet */
+    CONNECT_S = 20,     /* on a machine that others keep busy */
     ROOM_TOKENS = 4096, /* of a session's arena at least */
 };
 
@@ -46,6 +47,7 @@ static int connect_all(struct stage *stage, const char *socket_path)
     uint32_t longest = longest_prompt(setup);
     struct agl_options options = AGL_OPTIONS_INIT;
     options.socket_path = socket_path;
+    options.timeout_ns = CONNECT_S * UINT64_C(1000000000);
     options.wait_mode = wait_modes[setup->mode];
     options.prompt_tokens = longest > ROOM_TOKENS ? longest : ROOM_TOKENS;
     for (uint32_t i = 0; i < count; i++) {
