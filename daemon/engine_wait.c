@@ -18,14 +18,21 @@ static int listen_to(struct engine *engine, struct session *session, int operati
     return 0;
 }
 
-static void warm(struct engine *engine, struct session *session, uint64_t now_ns)
+/* Looks by itself for the session's submissions from now on. */
+static void make_hot(struct engine *engine, struct session *session)
 {
     if (session->place == SESSION_COLD)
         session_list_remove(&engine->cold, session);
     doorbell_awake(&session->daemon_words->sleep);
-    session->last_active_ns = now_ns;
+    session->is_napping = false;
     session->place = SESSION_HOT;
     session_list_add(&engine->hot, session);
+}
+
+static void warm(struct engine *engine, struct session *session, uint64_t now_ns)
+{
+    make_hot(engine, session);
+    session->last_active_ns = now_ns;
 }
 
 /* From now on the session has to ring. false: a submission came in the meantime, it stays hot. */
@@ -234,9 +241,32 @@ static bool cool_all(struct engine *engine, uint64_t now_ns)
             session_list_add(&engine->cold, session);
             continue;
         }
-        all &= cool(engine, session);
+        session->is_napping = cool(engine, session);
+        all &= session->is_napping;
     }
     return all;
+}
+
+/* The engine is awake again: who was cooled for its sleep alone, and so stands at the end of the
+ * cold ones, is looked at as before. Else each of several sessions in turn would have to ring, and
+ * would not be heard before the engine's next sleep. */
+static void wake_all(struct engine *engine, uint64_t now_ns)
+{
+    struct session *previous;
+    for (struct session *session = engine->cold.last; session && session->is_napping;
+         session = previous) {
+        previous = session->previous;
+        session->is_napping = false;
+        if (must_stay_hot(engine, session, now_ns))
+            make_hot(engine, session);
+    }
+}
+
+/* Of submissions that a doorbell told of. */
+static void note_arrival(struct engine *engine)
+{
+    spinner_arrival(&engine->spinner, engine->looked_ns);
+    engine->idle_since_ns = 0;
 }
 
 void engine_wait(struct engine *engine, uint64_t now_ns)
@@ -250,16 +280,19 @@ void engine_wait(struct engine *engine, uint64_t now_ns)
         struct session *session = spin(engine);
         if (session)
             take_at_once(engine, session);
+        else if (engine->cold.count && now_ns - engine->looked_ns >= ENGINE_SPIN_LOOK_NS &&
+                 look_at_doorbells(engine, 0))
+            note_arrival(engine);
         return;
     }
-    if (!cool_all(engine, now_ns))
+    if (!cool_all(engine, now_ns)) {
+        wake_all(engine, now_ns);
         return;
+    }
     /* This turn's look at the doorbells may have taken the edge of a command that came after the
      * turn's own look at the commands. */
-    if (ring_is_ready(&engine->commands))
-        return;
-    if (look_at_doorbells(engine, timeout_ms(engine, now_ns))) {
-        spinner_arrival(&engine->spinner, engine->looked_ns);
-        engine->idle_since_ns = 0;
-    }
+    bool has_command = ring_is_ready(&engine->commands);
+    if (look_at_doorbells(engine, has_command ? 0 : timeout_ms(engine, now_ns)))
+        note_arrival(engine);
+    wake_all(engine, engine->looked_ns);
 }

@@ -124,8 +124,9 @@ int intake_check(const struct submission *submission, const struct geometry *geo
 int intake_copy_prompt(const uint8_t *arena, uint32_t offset, uint32_t count, uint32_t vocab_size,
                        uint32_t *ret_ids)
 {
-    enum { PIECE = 1024 }; /* ids: the copy is still in the nearest cache when it is checked */
-    uint32_t highest = 0;
+    enum { PIECE = 1024, TOP_BIT_SHIFT = 31 }; /* ids: the copy is still near when it is checked */
+    uint32_t highest = vocab_size - 1;
+    uint32_t bits = 0;
     for (uint32_t done = 0; done < count; done += PIECE) {
         uint32_t piece = count - done < PIECE ? count - done : PIECE;
         uint32_t *ids = ret_ids + done;
@@ -133,8 +134,11 @@ int intake_copy_prompt(const uint8_t *arena, uint32_t offset, uint32_t count, ui
         /* From here on only the copy counts: the client may change the original at any time, so
          * the compiler must not read that again. */
         __asm__ volatile("" ::: "memory");
+        /* An id below 2^31 is beyond the highest one if the difference has the top bit, and any
+         * other is if it has it itself: three operations that every vector unit has, where a
+         * comparison of unsigned numbers takes several. */
         for (uint32_t i = 0; i < piece; i++)
-            highest = ids[i] > highest ? ids[i] : highest;
+            bits |= ids[i] | (highest - ids[i]);
     }
-    return count == 0 || highest < vocab_size ? 0 : -EINVAL;
+    return bits >> TOP_BIT_SHIFT ? -EINVAL : 0;
 }

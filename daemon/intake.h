@@ -44,7 +44,8 @@ int intake_check(const struct submission *submission, const struct geometry *geo
                  const char **ret_why);
 
 /* Copies `count` ids from the client's arena, whose bounds intake_check() has checked, and
- * validates the copies. -EINVAL: one of them is not below vocab_size; ret_ids is then garbage. */
+ * validates the copies. -EINVAL: one of them is not below vocab_size (at most 2^31); ret_ids is
+ * then garbage. */
 int intake_copy_prompt(const uint8_t *arena, uint32_t offset, uint32_t count, uint32_t vocab_size,
                        uint32_t *ret_ids);
 

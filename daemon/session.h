@@ -65,6 +65,7 @@ struct session {
     uint64_t stalled_since_ns; /* submissions wait for room in the event ring; 0: they do not */
     uint32_t live_requests;    /* entries in `requests` */
     uint32_t empty_wakes;      /* doorbells in a row that brought nothing */
+    bool is_napping;           /* cold, but only as long as the engine sleeps */
     bool is_muted;             /* its doorbell is not listened to until the next heartbeat */
     bool is_given_up;          /* it read nothing for too long, and has not begun again */
     bool is_shut;              /* EVENT_SHUTDOWN was published: nothing may follow */

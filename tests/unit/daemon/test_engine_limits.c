@@ -649,6 +649,71 @@ static void who_does_not_ring_is_found_within_a_second(void **state)
     stand_close(&s);
 }
 
+/* One doorbell wakes the engine, and it looks at everybody again who was active lately: of several
+ * sessions that ask in turn only the first has to ring. */
+static void who_was_active_lately_is_looked_at_after_a_sleep(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct client_half recent, old;
+    struct event event;
+    rig_init(&s.rig);
+    s.rig.config.wait = ENGINE_WAIT_SLEEP;
+    stand_open(&s);
+    client_half_open(&recent, &CLIENT_HALF_GEOMETRY);
+    client_half_open(&old, &CLIENT_HALF_GEOMETRY);
+    rig_attach(&s.rig, &old);
+    rig_now_ns += 15 * RIG_MS;
+    rig_attach(&s.rig, &recent);
+    stand_ask(&s, 1, 3, 1, 0);
+    rig_turn(&s.rig, 3);
+    assert_int_equal(old.session->place, SESSION_HOT);
+    rig_now_ns += 10 * RIG_MS; /* too long for the old one */
+    assert_int_equal(write(s.client.doorbell_fd, &(uint64_t){1}, 8), 8);
+    engine_wait(s.rig.engine, rig_now_ns);
+    assert_int_equal(s.client.session->place, SESSION_HOT);
+    assert_int_equal(recent.session->place, SESSION_HOT);
+    assert_int_equal(recent.daemon_words->sleep & DOORBELL_HOW_MASK, DOORBELL_NONE);
+    assert_int_equal(old.session->place, SESSION_COLD);
+    assert_int_equal(old.daemon_words->sleep & DOORBELL_HOW_MASK, DOORBELL_FD);
+    while (client_half_poll(&s.client, &event))
+        continue;
+    rig_detach(&s.rig, &recent);
+    rig_detach(&s.rig, &old);
+    client_half_close(&recent);
+    client_half_close(&old);
+    stand_close(&s);
+}
+
+static void a_doorbell_is_heard_while_the_engine_spins(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct client_half silent;
+    rig_init(&s.rig);
+    s.rig.config.wait = ENGINE_WAIT_SPIN;
+    stand_open(&s);
+    client_half_open(&silent, &CLIENT_HALF_GEOMETRY);
+    rig_attach(&s.rig, &silent);
+    session_list_remove(&s.rig.engine->hot, silent.session); /* as one of too many to be hot */
+    silent.session->place = SESSION_COLD;
+    session_list_add(&s.rig.engine->cold, silent.session);
+    doorbell_announce(&silent.session->daemon_words->sleep, DOORBELL_FD);
+    engine_wait(s.rig.engine, rig_now_ns); /* looks, and finds nothing */
+    struct submission submission = client_half_request(&silent, 1, 3, 1);
+    client_half_submit(&silent, &submission);
+    engine_wait(s.rig.engine, rig_now_ns);
+    struct event event;
+    assert_int_equal(client_half_poll(&silent, &event), 0); /* not before some time has passed */
+    rig_now_ns += ENGINE_SPIN_LOOK_NS;
+    engine_wait(s.rig.engine, rig_now_ns);
+    assert_int_equal(client_half_poll(&silent, &event), 1);
+    assert_int_equal(event.kind, EVENT_ACCEPTED);
+    rig_detach(&s.rig, &silent);
+    client_half_close(&silent);
+    stand_close(&s);
+}
+
 /* A look at the doorbells in the middle of a turn takes the edge of a command that came after the
  * turn's look at the commands: the engine may not sleep on it. */
 static void a_command_whose_edge_was_taken_is_not_slept_over(void **state)
@@ -798,6 +863,8 @@ int main(void)
         cmocka_unit_test(a_silent_session_has_to_ring_and_is_heard),
         cmocka_unit_test(a_submission_at_the_moment_of_the_announcement_is_not_lost),
         cmocka_unit_test(who_does_not_ring_is_found_within_a_second),
+        cmocka_unit_test(who_was_active_lately_is_looked_at_after_a_sleep),
+        cmocka_unit_test(a_doorbell_is_heard_while_the_engine_spins),
         cmocka_unit_test(a_command_whose_edge_was_taken_is_not_slept_over),
         cmocka_unit_test(many_silent_sessions_are_looked_at_piece_by_piece),
         cmocka_unit_test(a_doorbell_that_rings_for_nothing_is_muted_for_a_while),
