@@ -217,11 +217,10 @@ static int push(struct gang *gang, const struct submission *submission)
 /* The doorbell may be full and blocking by now: only its own racer empties it. */
 static void ring(struct gang *gang)
 {
-    static const uint64_t one = 1;
     struct pollfd bell = {.fd = gang->target.doorbell, .events = POLLOUT};
     if (doorbell_sleeper(&gang->self.daemon_words->sleep, &gang->self.rung) == DOORBELL_FD &&
         poll(&bell, 1, 0) == 1)
-        (void)!write(bell.fd, &one, sizeof one);
+        gang_write_bell(bell.fd, 1);
 }
 
 static void spoil(struct gang *gang, struct submission *submission)
@@ -319,7 +318,7 @@ static void move_in(struct gang *gang)
     atomic_store_explicit(&gang->target.tail, 0, memory_order_relaxed);
     atomic_store_explicit(&gang->target.events, 0, memory_order_relaxed);
     atomic_store_explicit(&gang->target.released, 0, memory_order_relaxed);
-    if (dup3(gang->self.doorbell_fd, gang->target.doorbell, O_CLOEXEC) < 0)
+    if (syscall(SYS_dup3, gang->self.doorbell_fd, gang->target.doorbell, O_CLOEXEC) < 0)
         STRESS_FAIL("race_writer: dup3: %s", strerror(errno));
     memset(gang->entries, 0, sizeof gang->entries);
 }

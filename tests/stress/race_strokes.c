@@ -225,17 +225,11 @@ static void change_sleep(struct racer *racer)
     gang_put(words_of(racer->target) + offsetof(struct client_words, sleep), value);
 }
 
-static void write_bell(int fd, uint64_t count)
-{
-    (void)!write(fd, &count, sizeof count);
-}
-
 static void empty_bell(int fd)
 {
     struct pollfd bell = {.fd = fd, .events = POLLIN};
-    uint64_t count;
     if (poll(&bell, 1, 0) == 1)
-        (void)!read(fd, &count, sizeof count);
+        gang_read_bell(fd);
 }
 
 /* Rings; then lays traps for who would read: rings that are gone when he comes, on an eventfd that
@@ -248,13 +242,13 @@ static void play_the_bell(struct racer *racer)
     if (racer->bell == RING_UNTIL)
         fcntl(fd, F_SETFL, 0);
     if (racer->bell < TRAP_UNTIL)
-        write_bell(fd, 1);
+        gang_write_bell(fd, 1);
     if (racer->bell >= RING_UNTIL && racer->bell <= TRAP_UNTIL) {
         stress_delay(gang_below(&racer->random, 256));
         empty_bell(fd);
     }
     if (racer->bell == FILL)
-        write_bell(fd, UINT64_MAX - 1);
+        gang_write_bell(fd, UINT64_MAX - 1);
     if (racer->bell == LEAVE) {
         fcntl(fd, F_SETFL, O_NONBLOCK);
         empty_bell(fd);
