@@ -52,6 +52,7 @@ int packet_send(int socket_fd, const void *packet, size_t bytes, int fd, uint64_
     if (fd >= 0) {
         message.msg_control = control.room;
         message.msg_controllen = sizeof control.room;
+        /* unreached: the macro asks whether there is room for a header */
         struct cmsghdr *header = CMSG_FIRSTHDR(&message);
         header->cmsg_level = SOL_SOCKET;
         header->cmsg_type = SCM_RIGHTS;

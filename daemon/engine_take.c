@@ -161,6 +161,7 @@ static int take_prompt(struct engine *engine, struct session *session,
 {
     struct engine_model *model = find_model(engine, submission, parent);
     struct request *request = parent ? parent : engine_new_request(engine);
+    /* unreached: is_queue_full() left a place, and the pool has one for each that waits or runs */
     if (!request)
         return -EAGAIN;
 

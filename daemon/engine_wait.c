@@ -254,6 +254,10 @@ void engine_wait(struct engine *engine, uint64_t now_ns)
     }
     if (!cool_all(engine, now_ns))
         return;
+    /* This turn's look at the doorbells may have taken the edge of a command that came after the
+     * turn's own look at the commands. */
+    if (ring_is_ready(&engine->commands))
+        return;
     if (look_at_doorbells(engine, timeout_ms(engine, now_ns))) {
         spinner_arrival(&engine->spinner, engine->looked_ns);
         engine->idle_since_ns = 0;

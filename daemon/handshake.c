@@ -283,6 +283,7 @@ int handshake_send(int socket_fd, const void *message, size_t bytes, const int *
     if (fd_count) {
         header.msg_control = control;
         header.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+        /* unreached: the macro asks whether there is room for a header */
         struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
         rights->cmsg_level = SOL_SOCKET;
         rights->cmsg_type = SCM_RIGHTS;

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -25,6 +27,17 @@ static socklen_t set_address(struct sockaddr_un *ret_address, const char *path)
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + 1);
 }
 
+/* A killed daemon's socket takes connections until the kernel has taken its io_uring apart, which
+ * may be long after its process is gone. Who listens is known by the process that began to; 0: it
+ * is of another namespace. */
+static bool is_of_the_dead(int fd)
+{
+    struct ucred peer = {.pid = 0};
+    socklen_t bytes = sizeof peer;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0 && peer.pid > 0 &&
+           kill(peer.pid, 0) < 0 && errno == ESRCH;
+}
+
 /* 1: somebody accepts connections at the path; 0: nobody, the socket is a dead daemon's. */
 static int is_alive(const char *path)
 {
@@ -33,9 +46,10 @@ static int is_alive(const char *path)
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
-    int err = connect(fd, (struct sockaddr *)&address, bytes) == 0 ? 1 : -errno;
+    int err = connect(fd, (struct sockaddr *)&address, bytes) == 0 ? !is_of_the_dead(fd) : -errno;
     close(fd);
     switch (err) {
+    case 0:
     case -ECONNREFUSED:
     case -ENOENT:
         return 0;

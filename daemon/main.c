@@ -4,6 +4,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -64,9 +65,20 @@ static int open_signals(int *ret_fd)
     return 0;
 }
 
-/* A session takes three: socket, process, doorbell; and two more while it is being made. */
-static void raise_descriptor_limit(const struct config *config)
+/* The kernel's table of descriptors doubles as they come, and in a process with threads that waits
+ * each time for all processors (RCU): tens of milliseconds, seconds on a busy machine, in which
+ * nobody is let in or out, and not even SIGKILL ends us. So it grows now, before the threads. */
+static void grow_descriptor_table(int some_fd, uint64_t descriptors)
 {
+    int fd = fcntl(some_fd, F_DUPFD_CLOEXEC, (int)descriptors - 1);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* A session takes three: socket, process, doorbell; and two more while it is being made. */
+static void raise_descriptor_limit(const struct service *service)
+{
+    const struct config *config = &service->config;
     enum { PER_SESSION = 3, OTHERS = 256 };
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
@@ -82,6 +94,7 @@ static void raise_descriptor_limit(const struct config *config)
                         ? (unsigned long long)(limit.rlim_cur - OTHERS) / PER_SESSION
                         : 0,
                     config->sessions_max);
+    grow_descriptor_table(service->signal_fd, wanted < limit.rlim_cur ? wanted : limit.rlim_cur);
 }
 
 static int start_backend(struct service *service, struct failure *failure)
@@ -198,7 +211,7 @@ static int start(struct service *service, struct failure *failure)
     int err = open_signals(&service->signal_fd);
     if (err < 0)
         return failure_set(failure, err, "signals: %s", strerror(-err));
-    raise_descriptor_limit(&service->config);
+    raise_descriptor_limit(service);
     err = guard_open(service->config.sessions_max);
     if (err < 0)
         return failure_set(failure, err, "guard: %s", strerror(-err));

@@ -74,7 +74,7 @@ static void wake_client(struct session *session)
         for (uint32_t at = session->touched_from; at != session->events.tail; at++)
             doorbell_wake(slot_word(&session->events, at));
         break;
-    case DOORBELL_FD: {
+    default: { /* DOORBELL_FD */
         static const struct message_wake wake = {
             .header = MESSAGE_INIT(MESSAGE_WAKE, struct message_wake)};
         /* When it fails the socket is full, so readable, or closed, which the control thread

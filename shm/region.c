@@ -96,7 +96,7 @@ int region_map_peer(struct region *ret_region, int fd, uint64_t bytes, const cha
     }
     if (fstat(fd, &status) < 0)
         return -errno;
-    if (status.st_size < 0 || (uint64_t)status.st_size != bytes) {
+    if ((uint64_t)status.st_size != bytes) {
         *ret_why = "not of the agreed size";
         return -EPROTO;
     }

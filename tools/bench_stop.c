@@ -1,16 +1,19 @@
 #include "tools/bench_stop.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <sys/time.h>
 
 #include <autoglm.h>
 
-static volatile sig_atomic_t stop_signal;
+/* Lock-free, so a handler may store it, in whatever thread it runs. relaxed throughout: it stands
+ * by itself. */
+static _Atomic int stop_signal;
 
 static void note_signal(int signal_number)
 {
-    stop_signal = signal_number;
+    atomic_store_explicit(&stop_signal, signal_number, memory_order_relaxed);
 }
 
 /* Only interrupts. */
@@ -41,12 +44,13 @@ void bench_stop_catch(void)
 
 int bench_stop_signal(void)
 {
-    return stop_signal;
+    return atomic_load_explicit(&stop_signal, memory_order_relaxed);
 }
 
 int bench_stop_status(void)
 {
-    return stop_signal ? 128 + stop_signal : 0;
+    int signal_number = bench_stop_signal();
+    return signal_number ? 128 + signal_number : 0;
 }
 
 static void set_timer(long us)
@@ -72,5 +76,5 @@ uint64_t bench_give_up_ns(void)
 
 bool bench_may_wait(uint64_t give_up_ns)
 {
-    return !stop_signal && agl_now_ns() < give_up_ns;
+    return !bench_stop_signal() && agl_now_ns() < give_up_ns;
 }

@@ -45,6 +45,8 @@ label() { local v=${1%%=*}; echo "${v/+/ }"; }
 program() { echo "${1#*=}"; }
 is_frozen() { [[ ${1%%=*} == *+frozen ]]; }
 
+daemon_is_there() { [ -S "$work/socket" ] || ! kill -0 "$daemon_pid" 2>/dev/null; }
+
 start_daemon() { # DAEMON
     local arguments=("$work/socket")
     if ! is_frozen "$1"; then
@@ -52,7 +54,8 @@ start_daemon() { # DAEMON
     fi
     "$(program "$1")" "${arguments[@]}" >"$work/daemon" 2>&1 &
     daemon_pid=$!
-    wait_until 'the socket' test -S "$work/socket"
+    wait_until 'the socket' daemon_is_there
+    [ -S "$work/socket" ] || fail 'it ends at once'
 }
 
 client_is_done() { grep -q waiting "$work/client" || ! kill -0 "$client_pid" 2>/dev/null; }

@@ -163,8 +163,8 @@ else
     refuses 'no such socket' 1 "$work/none" "$autoglm" bench dispatch --socket "$work/none"
     refuses 'few descriptors' 1 'enough for' bash -c "ulimit -n 512; '$autoglm' bench dispatch --idle 1000"
     "$autoglm" bench dispatch --trips 20 --blocks 1 --sessions 1,2 --idle 0,3 --prompt 1,16 --mode spin,sleep \
-        --folder "$model" --json >"$work/bench"
-    "$autoglm" bench dispatch --trips 20 --blocks 1 --prompt 1 --mode adaptive --folder none --unpinned \
+        --folder none --json >"$work/bench"
+    "$autoglm" bench dispatch --trips 20 --blocks 1 --prompt 1 --mode adaptive --folder "$model" --unpinned \
         --json >"$work/bench2"
     python3 - "$work/bench" "$work/bench2" <<'P'
 import json, sys
@@ -172,6 +172,7 @@ report = json.load(open(sys.argv[1]))
 rows = report["rows"]
 for row in rows:
     assert row["samples"] == 20 and row["pinned"], row
+    assert row.get("model", "echo") == "echo", row
     assert row["p99_ns"] is None and row["p999_ns"] is None, row  # not enough of them
     if row["p50_ns"] is None:  # spoiled by the machine, and said to be
         assert any(row["name"] in note for note in report["notes"]), row
@@ -185,19 +186,19 @@ assert bare >= {"raw cache-line exchange", "futex", "eventfd", "pipe", "Unix soc
                 "Unix socket, SOCK_SEQPACKET", "reading once what the other side wrote"}, bare
 assert "HTTP over loopback" in bare or any("HTTP" in note for note in report["notes"]), bare
 trips = [row for row in rows if row["name"] == "submit to first event"]
-assert {(row["mode"], row["sessions"], row["idle"], row["prompt_tokens"]) for row in trips
-        if row["model"] == "echo"} == {(mode, sessions, idle, prompt) for mode in ("spin", "sleep")
-        for sessions in (1, 2) for idle in (0, 3) for prompt in (1, 16)}, trips
-assert {row["mode"] for row in trips if row["model"] == "real"} == {"spin", "sleep"}, trips
+assert {(row["mode"], row["sessions"], row["idle"], row["prompt_tokens"]) for row in trips} == {
+    (mode, sessions, idle, prompt) for mode in ("spin", "sleep") for sessions in (1, 2)
+    for idle in (0, 3) for prompt in (1, 16)}, trips
 names = {row["name"] for row in rows if "mode" in row}
 assert names == {"submit to first event", "submit to first token", "submit to taken", "taken to published",
-                 "published to seen", "the daemon's own step", "first token less the step",
-                 "agl_prompt + agl_submit, each", "agl_poll that finds an event",
+                 "published to seen", "agl_prompt + agl_submit, each", "agl_poll that finds an event",
                  "agl_poll that finds none"}, names
 assert {entry["kind"] for entry in report["comparisons"]} == {"waiting", "kernel", "sessions", "idle", "prompt"}
 rows = json.load(open(sys.argv[2]))["rows"]
 assert rows and not any(row["pinned"] for row in rows), rows
 assert {row["mode"] for row in rows if "mode" in row} == {"adaptive"}, rows
+assert {row["name"] for row in rows if row.get("model") == "real"} == {
+    "submit to first event", "submit to first token", "the daemon's own step", "first token less the step"}, rows
 P
     # Somebody else's daemon is measured as it is.
     "$autoglm" --socket "$AUTOGLM_SOCKET" bench dispatch --model story-glm --trips 20 --blocks 1 \

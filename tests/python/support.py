@@ -40,6 +40,8 @@ class Daemon:
     def start(self, *flags: str) -> None:
         program = os.environ["AGL_DAEMON_PROGRAM"]
         command = [program, "--socket", self.socket, "--instance", self.instance]
+        if shutil.which("setpriv"):  # so that it ends with tests that crash
+            command[:0] = ["setpriv", "--pdeathsig", "KILL"]
         for model in self.models:
             command += ["--model", model]
         with open(os.path.join(self.folder, "log"), "ab") as log:

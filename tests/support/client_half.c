@@ -102,7 +102,7 @@ static uint64_t now_ms(void)
 
 struct event client_half_wait(struct client_half *client)
 {
-    enum { PATIENCE_MS = 5000 };
+    enum { PATIENCE_MS = 30000 };
     uint64_t start_ms = now_ms();
     struct event event;
     while (!client_half_poll(client, &event)) {

@@ -13,7 +13,7 @@
 #include "shm/region.h"
 #include "tests/support/test.h"
 
-static const uint64_t patience_ns = 5000000000;
+static const uint64_t patience_ns = 30000000000;
 static const uint64_t turn_ns = 1000000;
 
 void rig_init(struct rig *rig)

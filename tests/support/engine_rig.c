@@ -100,7 +100,7 @@ void rig_attach(struct engine_rig *rig, struct client_half *client)
 
 struct engine_report rig_report(struct engine_rig *rig)
 {
-    enum { PATIENCE_MS = 5000 };
+    enum { PATIENCE_MS = 30000 };
     struct engine_report report;
     if (!rig->has_thread)
         rig_turn(rig, 1);

@@ -649,6 +649,34 @@ static void who_does_not_ring_is_found_within_a_second(void **state)
     stand_close(&s);
 }
 
+/* A look at the doorbells in the middle of a turn takes the edge of a command that came after the
+ * turn's look at the commands: the engine may not sleep on it. */
+static void a_command_whose_edge_was_taken_is_not_slept_over(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct timespec before, after;
+    rig_init(&s.rig);
+    s.rig.config.wait = ENGINE_WAIT_SLEEP;
+    stand_open(&s);
+    rig_now_ns += 25 * RIG_MS;
+    rig_turn(&s.rig, 3);
+    assert_int_equal(s.rig.engine->cold.count, 1);
+    rig_now_ns += 5 * RIG_MS;
+    assert_int_equal(engine_detach(s.rig.engine, s.client.session), 0);
+    assert_false(engine_sweep(s.rig.engine, rig_now_ns)); /* the edge is gone */
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    engine_wait(s.rig.engine, rig_now_ns);
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    assert_true(after.tv_sec - before.tv_sec + (after.tv_nsec - before.tv_nsec) / 1e9 < 0.5);
+    rig_turn(&s.rig, 1);
+    struct engine_report report = {.kind = 0};
+    assert_int_equal(engine_next_report(s.rig.engine, &report), 1);
+    assert_int_equal(report.kind, ENGINE_DETACHED);
+    rig_close(&s.rig);
+    client_half_close(&s.client);
+}
+
 /* The slow round looks at some sessions in each turn, until it has seen them all. */
 static void many_silent_sessions_are_looked_at_piece_by_piece(void **state)
 {
@@ -770,6 +798,7 @@ int main(void)
         cmocka_unit_test(a_silent_session_has_to_ring_and_is_heard),
         cmocka_unit_test(a_submission_at_the_moment_of_the_announcement_is_not_lost),
         cmocka_unit_test(who_does_not_ring_is_found_within_a_second),
+        cmocka_unit_test(a_command_whose_edge_was_taken_is_not_slept_over),
         cmocka_unit_test(many_silent_sessions_are_looked_at_piece_by_piece),
         cmocka_unit_test(a_doorbell_that_rings_for_nothing_is_muted_for_a_while),
         cmocka_unit_test(a_filled_and_blocking_doorbell_harms_nobody),

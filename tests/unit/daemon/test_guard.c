@@ -83,7 +83,7 @@ static int death_of(volatile const uint8_t *address)
 static void any_other_bus_error_still_ends_the_process(void **state)
 {
     if (IS_SANITIZED)
-        skip(); /* it has a handler of its own, and so the last word */
+        skip();              /* it has a handler of its own, and so the last word */
     signal(SIGBUS, SIG_DFL); /* cmocka has one, too */
     assert_int_equal(guard_open(1), 0);
     volatile uint8_t *guarded = map_nothing(NULL, BYTES);
