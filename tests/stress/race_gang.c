@@ -20,10 +20,9 @@ static const struct habit habits[RACE_HABITS] = {
                  [STROKE_OUTPUT_CURSOR] = 4,
                  [STROKE_SLEEP] = 8,
                  [STROKE_PROMPT] = 1},
-     .wrong = 1,
      .reads = 200,
-     .stories = 6, /* their logits go through the output arena */
-     .wild_cursor = 1},
+     .stories = 8, /* whose logits go through the output arena */
+     .wild_cursor = 64},
     {.name = "vandal",
      .weights = {[STROKE_WILD_FIELD] = 8,
                  [STROKE_NUMBER] = 4,
@@ -34,7 +33,7 @@ static const struct habit habits[RACE_HABITS] = {
      .wrong = 64,
      .reads = 128,
      .stories = 3,
-     .wild_cursor = 1 << 18},
+     .wild_cursor = 1 << 12},
     {.name = "ringer", /* makes noise and does not listen */
      .weights = {[STROKE_BELL] = 8, [STROKE_SLEEP] = 1, [STROKE_RIGHT_FIELD] = 1},
      .wrong = 1,

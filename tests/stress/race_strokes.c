@@ -193,29 +193,37 @@ static void flip_field(struct racer *racer)
     flip(racer, slot + (size_t)word * 4, field(slot, (size_t)word * 4), wrong);
 }
 
-static bool is_wild_now(struct racer *racer)
+/* One wrong value is overwritten by the next stroke before anybody looks, so it is kept up for a
+ * while. */
+static uint32_t times_to_store(struct racer *racer, bool *ret_is_wild)
 {
-    return gang_below(&racer->random, 1 << 20) < racer->target->habit->wild_cursor;
+    *ret_is_wild = gang_below(&racer->random, 1 << 20) < racer->target->habit->wild_cursor;
+    return *ret_is_wild ? gang_below(&racer->random, 200000) : 1;
 }
 
 static void change_event_cursor(struct racer *racer)
 {
     struct gang_target *target = racer->target;
-    gang_put(words_of(target),
-             is_wild_now(racer) ? gang_hint(&target->events) + gang_below(&racer->random, 64) - 32
-                                : gang_hint(&target->events));
+    bool is_wild;
+    uint32_t times = times_to_store(racer, &is_wild);
+    uint32_t off = is_wild ? gang_below(&racer->random, 64) - 32 : 0;
+    for (uint32_t i = 0; i < times; i++)
+        gang_put(words_of(target), gang_hint(&target->events) + off);
 }
 
 static void change_output_cursor(struct racer *racer)
 {
     struct gang_target *target = racer->target;
-    uint64_t value = atomic_load_explicit(&target->released, memory_order_relaxed);
-    if (is_wild_now(racer))
-        value += ((uint64_t)gang_wild(&racer->random) << 32) | gang_wild(&racer->random);
-    atomic_store_explicit(
-        (_Atomic uint64_t *)(void *)(words_of(target) +
-                                     offsetof(struct client_words, output_cursor)),
-        value, memory_order_relaxed);
+    bool is_wild;
+    uint32_t times = times_to_store(racer, &is_wild);
+    uint64_t off =
+        is_wild ? (uint64_t)gang_wild(&racer->random) << gang_below(&racer->random, 33) : 0;
+    for (uint32_t i = 0; i < times; i++)
+        atomic_store_explicit(
+            (_Atomic uint64_t *)(void *)(words_of(target) +
+                                         offsetof(struct client_words, output_cursor)),
+            atomic_load_explicit(&target->released, memory_order_relaxed) + off,
+            memory_order_relaxed);
 }
 
 static void change_sleep(struct racer *racer)
