@@ -40,7 +40,7 @@ static const struct habit habits[RACE_HABITS] = {
      .reads = 2,
      .stories = 1},
     {.name = "flipper", /* right when it is looked at, wrong when it is used */
-     .weights = {[STROKE_FLIP_PROMPT] = 8, [STROKE_FLIP_FIELD] = 1},
+     .weights = {[STROKE_FLIP_PROMPT] = 2, [STROKE_FLIP_FIELD] = 1},
      .reads = 256,
      .stories = 8},
     {.name = "halter", /* stops in the middle */

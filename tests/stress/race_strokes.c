@@ -61,10 +61,12 @@ static uint8_t *words_of(struct gang_target *target)
     return target->half + (size_t)gang_hint(&target->stagger) * LAYOUT_LINE_BYTES;
 }
 
-/* A slot about to be taken, or any. */
+/* The slot that is written next or one near it: about to be taken. */
 static uint8_t *some_slot(struct racer *racer, uint32_t *ret_position)
 {
-    *ret_position = gang_hint(&racer->target->tail) + gang_below(&racer->random, 4) - 2;
+    *ret_position = gang_hint(&racer->target->tail);
+    if (gang_below(&racer->random, 2))
+        *ret_position += gang_below(&racer->random, 4) - 2;
     uint32_t slot = *ret_position & (wished.submission_slots - 1);
     return words_of(racer->target) + sizeof(struct client_words) +
            (size_t)slot * SUBMISSION_SLOT_BYTES;
