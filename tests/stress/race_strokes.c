@@ -151,8 +151,9 @@ static void flip(struct racer *racer, uint8_t *word, uint32_t right, uint32_t wr
     uint32_t flips = 64 + gang_below(&racer->random, 1024);
     for (uint32_t i = 0; i < flips; i++) {
         gang_put(word, wrong);
+        stress_delay(i % 2);
         gang_put(word, right);
-        stress_delay(i % 4); /* right for most of the time, so that it is accepted */
+        stress_delay(i % 4); /* right for longer, so that it is accepted */
     }
 }
 
