@@ -20,10 +20,9 @@ static const struct habit habits[RACE_HABITS] = {
                  [STROKE_OUTPUT_CURSOR] = 4,
                  [STROKE_SLEEP] = 8,
                  [STROKE_PROMPT] = 1},
-     .wrong = 1,
      .reads = 200,
-     .stories = 6, /* their logits go through the output arena */
-     .wild_cursor = 1},
+     .stories = 8, /* whose logits go through the output arena */
+     .wild_cursor = 64},
     {.name = "vandal",
      .weights = {[STROKE_WILD_FIELD] = 8,
                  [STROKE_NUMBER] = 4,
@@ -34,14 +33,14 @@ static const struct habit habits[RACE_HABITS] = {
      .wrong = 64,
      .reads = 128,
      .stories = 3,
-     .wild_cursor = 1 << 18},
+     .wild_cursor = 1 << 12},
     {.name = "ringer", /* makes noise and does not listen */
      .weights = {[STROKE_BELL] = 8, [STROKE_SLEEP] = 1, [STROKE_RIGHT_FIELD] = 1},
      .wrong = 1,
      .reads = 2,
      .stories = 1},
     {.name = "flipper", /* right when it is looked at, wrong when it is used */
-     .weights = {[STROKE_FLIP_PROMPT] = 8, [STROKE_FLIP_FIELD] = 1},
+     .weights = {[STROKE_FLIP_PROMPT] = 2, [STROKE_FLIP_FIELD] = 1},
      .reads = 256,
      .stories = 8},
     {.name = "halter", /* stops in the middle */
@@ -217,11 +216,10 @@ static int push(struct gang *gang, const struct submission *submission)
 /* The doorbell may be full and blocking by now: only its own racer empties it. */
 static void ring(struct gang *gang)
 {
-    static const uint64_t one = 1;
     struct pollfd bell = {.fd = gang->target.doorbell, .events = POLLOUT};
     if (doorbell_sleeper(&gang->self.daemon_words->sleep, &gang->self.rung) == DOORBELL_FD &&
         poll(&bell, 1, 0) == 1)
-        (void)!write(bell.fd, &one, sizeof one);
+        gang_write_bell(bell.fd, 1);
 }
 
 static void spoil(struct gang *gang, struct submission *submission)
@@ -319,7 +317,7 @@ static void move_in(struct gang *gang)
     atomic_store_explicit(&gang->target.tail, 0, memory_order_relaxed);
     atomic_store_explicit(&gang->target.events, 0, memory_order_relaxed);
     atomic_store_explicit(&gang->target.released, 0, memory_order_relaxed);
-    if (dup3(gang->self.doorbell_fd, gang->target.doorbell, O_CLOEXEC) < 0)
+    if (syscall(SYS_dup3, gang->self.doorbell_fd, gang->target.doorbell, O_CLOEXEC) < 0)
         STRESS_FAIL("race_writer: dup3: %s", strerror(errno));
     memset(gang->entries, 0, sizeof gang->entries);
 }

@@ -61,10 +61,12 @@ static uint8_t *words_of(struct gang_target *target)
     return target->half + (size_t)gang_hint(&target->stagger) * LAYOUT_LINE_BYTES;
 }
 
-/* A slot about to be taken, or any. */
+/* The slot that is written next or one near it: about to be taken. */
 static uint8_t *some_slot(struct racer *racer, uint32_t *ret_position)
 {
-    *ret_position = gang_hint(&racer->target->tail) + gang_below(&racer->random, 4) - 2;
+    *ret_position = gang_hint(&racer->target->tail);
+    if (gang_below(&racer->random, 2))
+        *ret_position += gang_below(&racer->random, 4) - 2;
     uint32_t slot = *ret_position & (wished.submission_slots - 1);
     return words_of(racer->target) + sizeof(struct client_words) +
            (size_t)slot * SUBMISSION_SLOT_BYTES;
@@ -149,8 +151,9 @@ static void flip(struct racer *racer, uint8_t *word, uint32_t right, uint32_t wr
     uint32_t flips = 64 + gang_below(&racer->random, 1024);
     for (uint32_t i = 0; i < flips; i++) {
         gang_put(word, wrong);
+        stress_delay(i % 2);
         gang_put(word, right);
-        stress_delay(i % 4); /* right for most of the time, so that it is accepted */
+        stress_delay(i % 4); /* right for longer, so that it is accepted */
     }
 }
 
@@ -193,29 +196,37 @@ static void flip_field(struct racer *racer)
     flip(racer, slot + (size_t)word * 4, field(slot, (size_t)word * 4), wrong);
 }
 
-static bool is_wild_now(struct racer *racer)
+/* One wrong value is overwritten by the next stroke before anybody looks, so it is kept up for a
+ * while. */
+static uint32_t times_to_store(struct racer *racer, bool *ret_is_wild)
 {
-    return gang_below(&racer->random, 1 << 20) < racer->target->habit->wild_cursor;
+    *ret_is_wild = gang_below(&racer->random, 1 << 20) < racer->target->habit->wild_cursor;
+    return *ret_is_wild ? gang_below(&racer->random, 200000) : 1;
 }
 
 static void change_event_cursor(struct racer *racer)
 {
     struct gang_target *target = racer->target;
-    gang_put(words_of(target),
-             is_wild_now(racer) ? gang_hint(&target->events) + gang_below(&racer->random, 64) - 32
-                                : gang_hint(&target->events));
+    bool is_wild;
+    uint32_t times = times_to_store(racer, &is_wild);
+    uint32_t off = is_wild ? gang_below(&racer->random, 64) - 32 : 0;
+    for (uint32_t i = 0; i < times; i++)
+        gang_put(words_of(target), gang_hint(&target->events) + off);
 }
 
 static void change_output_cursor(struct racer *racer)
 {
     struct gang_target *target = racer->target;
-    uint64_t value = atomic_load_explicit(&target->released, memory_order_relaxed);
-    if (is_wild_now(racer))
-        value += ((uint64_t)gang_wild(&racer->random) << 32) | gang_wild(&racer->random);
-    atomic_store_explicit(
-        (_Atomic uint64_t *)(void *)(words_of(target) +
-                                     offsetof(struct client_words, output_cursor)),
-        value, memory_order_relaxed);
+    bool is_wild;
+    uint32_t times = times_to_store(racer, &is_wild);
+    uint64_t off =
+        is_wild ? (uint64_t)gang_wild(&racer->random) << gang_below(&racer->random, 33) : 0;
+    for (uint32_t i = 0; i < times; i++)
+        atomic_store_explicit(
+            (_Atomic uint64_t *)(void *)(words_of(target) +
+                                         offsetof(struct client_words, output_cursor)),
+            atomic_load_explicit(&target->released, memory_order_relaxed) + off,
+            memory_order_relaxed);
 }
 
 static void change_sleep(struct racer *racer)
@@ -225,17 +236,11 @@ static void change_sleep(struct racer *racer)
     gang_put(words_of(racer->target) + offsetof(struct client_words, sleep), value);
 }
 
-static void write_bell(int fd, uint64_t count)
-{
-    (void)!write(fd, &count, sizeof count);
-}
-
 static void empty_bell(int fd)
 {
     struct pollfd bell = {.fd = fd, .events = POLLIN};
-    uint64_t count;
     if (poll(&bell, 1, 0) == 1)
-        (void)!read(fd, &count, sizeof count);
+        gang_read_bell(fd);
 }
 
 /* Rings; then lays traps for who would read: rings that are gone when he comes, on an eventfd that
@@ -248,13 +253,13 @@ static void play_the_bell(struct racer *racer)
     if (racer->bell == RING_UNTIL)
         fcntl(fd, F_SETFL, 0);
     if (racer->bell < TRAP_UNTIL)
-        write_bell(fd, 1);
+        gang_write_bell(fd, 1);
     if (racer->bell >= RING_UNTIL && racer->bell <= TRAP_UNTIL) {
         stress_delay(gang_below(&racer->random, 256));
         empty_bell(fd);
     }
     if (racer->bell == FILL)
-        write_bell(fd, UINT64_MAX - 1);
+        gang_write_bell(fd, UINT64_MAX - 1);
     if (racer->bell == LEAVE) {
         fcntl(fd, F_SETFL, O_NONBLOCK);
         empty_bell(fd);
