@@ -27,6 +27,7 @@ check_packages=(
     python3-setuptools # what pip builds it with
     python3-wheel   # likewise
     xz-utils        # unpacks a vocabulary among the shared test data
+    spin            # searches every state of the model of the protocol
     strace          # shows that a request makes no system call
     procps          # ps: the daemon's processor time in the idle test
 )

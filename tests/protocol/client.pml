@@ -1,0 +1,148 @@
+/* A client: submits, waits for the events that answer it, and may leave when nothing is owed to it.
+ * client/generate.c, client/events.c. */
+
+/* How the client of session s may sleep: 1 by futex, 2 by descriptor, 3 now so, now so. */
+#if SESSIONS == 1
+#define WAYS_1 0
+#endif
+#define WAYS(s) ((s) == 0 -> WAYS_0 : WAYS_1)
+#define MAY_FUTEX(s) (WAYS(s) & 1)
+#define MAY_FD(s) (WAYS(s) & 2)
+
+/* The full fences in doorbell_announce() and in doorbell_sleeper() */
+#ifdef WEAK_CLIENT_ANNOUNCE
+#define CLIENT_ANNOUNCE_FENCE(s) true
+#else
+#define CLIENT_ANNOUNCE_FENCE(s) IS_EMPTY(CLIENT(s))
+#endif
+#ifdef WEAK_CLIENT_PUBLISH
+#define CLIENT_PUBLISH_FENCE(s) true
+#else
+#define CLIENT_PUBLISH_FENCE(s) IS_EMPTY(CLIENT(s))
+#endif
+
+/* The second look, and the one of the kernel, which compares the number with the one seen then. */
+#ifdef WEAK_CLIENT_LOOK
+#define CLIENT_LOOK(s) false
+#else
+#define CLIENT_LOOK(s) IS_READY(DAEMON(s))
+#endif
+#ifdef WEAK_COMPARE
+#define IS_CHANGED(s) false
+#else
+#define IS_CHANGED(s) (IS_READY(DAEMON(s)) != seen)
+#endif
+#define SLEEP(s) sleeps_on[s] = 1 + head[DAEMON(s)] % SLOTS(DAEMON(s))
+
+#ifdef WEAK_CLIENT_RETURN
+#define CLIENT_RETURN(s) skip
+#else
+#define CLIENT_RETURN(s) ring_return(DAEMON(s))
+#endif
+
+/* How many submissions a client makes in its life: without end, or so many. */
+#ifdef LIVES_0
+#define MAY_SUBMIT(s) (submissions < ((s) == 0 -> LIVES_0 : LIVES_1))
+#define COUNT_SUBMISSION submissions++
+#else
+#define MAY_SUBMIT(s) true
+#define COUNT_SUBMISSION skip
+#endif
+
+proctype client(byte s)
+{
+    byte owed; /* events still to come */
+    byte how;
+    bool seen; /* the number of the next slot was the expected one */
+#ifdef LIVES_0
+    byte submissions;
+#endif
+
+idle: /* Decided beforehand, so that who does not leave has to find room. */
+    if
+    :: MAY_SUBMIT(s) -> goto awake
+    :: goto leave
+    fi;
+
+awake:
+    if
+    /* agl_submit(): push(). When it gives -EAGAIN, the caller waits for an event, or tries again. */
+    :: atomic { MAY_SUBMIT(s) && owed < ANSWERS * IN_FLIGHT &&
+                ROOM_BY(CLIENT(s), CURSOR_OF(CLIENT(s))) > 0 ->
+        ring_push(CLIENT(s));
+        COUNT_SUBMISSION;
+        owed = owed + ANSWERS }
+        goto submitted
+    /* agl_wait(), agl_poll(): take(), spin() */
+    :: atomic { owed > 0 && IS_READY(DAEMON(s)) ->
+        ring_copy(DAEMON(s));
+        owed--;
+        if
+        :: owed == 0 -> goto idle
+        :: owed > 0 -> goto awake
+        fi }
+    :: atomic { owed > 0 && !IS_READY(DAEMON(s)) && MAY_FUTEX(s) ->
+        CLIENT_RETURN(s);
+        doorbell_announce(CLIENT(s), HOW_FUTEX) }
+        goto announced_futex
+    :: atomic { owed > 0 && !IS_READY(DAEMON(s)) && MAY_FD(s) ->
+        CLIENT_RETURN(s);
+        doorbell_announce(CLIENT(s), HOW_FD) }
+        goto announced_fd
+    fi;
+
+submitted: /* push(): doorbell_sleeper() */
+    atomic {
+        CLIENT_PUBLISH_FENCE(s) ->
+        doorbell_sleeper(DAEMON(s), how);
+        if
+        :: how == HOW_NONE -> goto awake
+        :: how == HOW_FD -> how = HOW_NONE
+        fi
+    };
+    is_rung[s] = true; /* write() to the eventfd */
+    goto awake;
+
+announced_futex: /* sleep_once() */
+    if
+    :: atomic { CLIENT_ANNOUNCE_FENCE(s) && CLIENT_LOOK(s) -> doorbell_awake(CLIENT(s)) }
+        goto awake
+    :: atomic { CLIENT_ANNOUNCE_FENCE(s) && !CLIENT_LOOK(s) -> seen = IS_READY(DAEMON(s)) }
+    fi;
+    /* doorbell_wait(). Who ends it by himself (a signal, the end of a slice) has decided so
+     * beforehand, so that the others may sleep for ever. */
+    if
+    :: atomic { IS_CHANGED(s) -> seen = false; doorbell_awake(CLIENT(s)) }
+    :: atomic { !IS_CHANGED(s) -> seen = false; SLEEP(s) }
+        atomic { sleeps_on[s] == 0 -> doorbell_awake(CLIENT(s)) }
+#ifndef SOUND_SLEEP
+    :: atomic { !IS_CHANGED(s) -> seen = false; SLEEP(s) }
+        atomic { sleeps_on[s] = 0; doorbell_awake(CLIENT(s)) }
+#endif
+    fi;
+    goto awake;
+
+announced_fd: /* agl_poll() after its announcement */
+    if
+    :: atomic { CLIENT_ANNOUNCE_FENCE(s) && CLIENT_LOOK(s) -> doorbell_awake(CLIENT(s)) }
+        goto awake
+    :: CLIENT_ANNOUNCE_FENCE(s) && !CLIENT_LOOK(s) ->
+#ifdef WEAK_SOCKET
+        is_readable[s] = false; /* empties the socket before the sleep instead of after it */
+#endif
+        /* poll(), then agl_poll(): take_back_announcement(), look_at_socket() */
+        atomic { is_readable[s] -> doorbell_awake(CLIENT(s)) };
+        is_readable[s] = false
+#ifndef SOUND_SLEEP
+    :: atomic { CLIENT_ANNOUNCE_FENCE(s) && !CLIENT_LOOK(s) -> doorbell_awake(CLIENT(s)) }
+        if
+        :: is_readable[s] = false /* the caller comes back by himself */
+        :: MAY_FUTEX(s)           /* and by agl_wait(), which leaves the socket alone */
+        fi
+#endif
+    fi;
+    goto awake;
+
+leave:
+    skip
+}
