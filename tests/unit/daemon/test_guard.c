@@ -105,7 +105,6 @@ static void a_session_whose_memory_fails_is_ended_and_no_other(void **state)
     struct client_half good, bad;
     assert_int_equal(guard_open(8), 0);
     rig_init(&rig);
-    rig_open(&rig);
     rig_start(&rig);
     client_half_open(&good, &CLIENT_HALF_GEOMETRY);
     client_half_open(&bad, &CLIENT_HALF_GEOMETRY);
