@@ -163,7 +163,7 @@ static int take_prompt(struct engine *engine, struct session *session,
     struct request *request = parent ? parent : engine_new_request(engine);
     /* unreached: is_queue_full() left a place, and the pool has one for each that waits or runs */
     if (!request)
-        return -EAGAIN;
+        return -EAGAIN; /* unreached: as above */
 
     int err = intake_copy_prompt(session->arena, submission->prompt_offset,
                                  submission->prompt_tokens, model->model->config.vocab_size,

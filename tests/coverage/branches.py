@@ -31,7 +31,7 @@ SCOPE = {
     "shm/layout.h": ["layout_is_power_of_two", "geometry_is_valid"],
     "client/events.c": WHOLE,
     "client/packet.c": WHOLE,
-    "client/client.c": ["check_size", "check_limit", "check_granted", "check_welcome", "map_peer",
+    "client/client.c": ["client_read_sized", "check_limit", "check_granted", "check_welcome", "map_peer",
                         "check_doorbell", "take_welcome", "attach", "shake_hands"],
 }
 OBJECTS = ["daemon", "shm", "client", "tests"]
