@@ -108,10 +108,10 @@ static void a_session_whose_memory_fails_is_ended_and_no_other(void **state)
     rig_start(&rig);
     client_half_open(&good, &CLIENT_HALF_GEOMETRY);
     client_half_open(&bad, &CLIENT_HALF_GEOMETRY);
-    rig_attach(&rig, &good);
-    rig_attach(&rig, &bad);
     const struct region *half = &bad.session->options.client_half;
     map_nothing(half->base, half->bytes);
+    rig_attach(&rig, &good);
+    rig_attach(&rig, &bad);
 
     struct engine_report report = rig_report(&rig);
     assert_int_equal(report.kind, ENGINE_BROKEN);
