@@ -125,7 +125,7 @@ static void the_pairs_of_glm4_are_as_many_as_its_published_merges(void **state)
     }
     uint64_t start_ns = agl_now_ns();
     struct agl_tokenizer *tokenizer = text_open(path);
-    assert_true(agl_now_ns() - start_ns < 5000000000ull);
+    assert_true(agl_now_ns() - start_ns < (IS_SANITIZED ? 60000000000ull : 5000000000ull));
     assert_int_equal(tokenizer->vocabulary.pair_count, 318088);
     agl_tokenizer_close(tokenizer);
 }
