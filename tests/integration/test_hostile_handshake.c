@@ -333,7 +333,10 @@ static void a_packet_after_the_handshake_ends_the_session(void **state)
     send_attach(&stranger, &fd, 1);
     close(fd);
     assert_int_equal(stranger_receive(stranger.socket_fd, &answer, STRANGER_PATIENCE_MS), 0);
-    assert_int_equal(answer.message.error.error, -EPROTO);
+    /* The packet's descriptor stays unread in the socket, whose closing may reset the connection
+     * before a slow peer has read why. */
+    if (answer.bytes)
+        assert_int_equal(answer.message.error.error, -EPROTO);
     struct agl_status now;
     assert_int_equal(agl_status(scene.good, &now), 0);
     assert_int_equal(now.sessions_broken, scene.seen.sessions_broken + 1);
