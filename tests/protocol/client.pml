@@ -11,21 +11,26 @@
 
 /* The full fences in doorbell_announce() and in doorbell_sleeper() */
 #ifdef WEAK_CLIENT_ANNOUNCE
-#define CLIENT_ANNOUNCE_FENCE(s) true
+#define CLIENT_ANNOUNCE_FENCE(s) IS_ROOMY(CLIENT(s))
 #else
 #define CLIENT_ANNOUNCE_FENCE(s) IS_EMPTY(CLIENT(s))
 #endif
 #ifdef WEAK_CLIENT_PUBLISH
-#define CLIENT_PUBLISH_FENCE(s) true
+#define CLIENT_PUBLISH_FENCE(s) IS_ROOMY(CLIENT(s))
 #else
 #define CLIENT_PUBLISH_FENCE(s) IS_EMPTY(CLIENT(s))
 #endif
 
 /* The second look, and the one of the kernel, which compares the number with the one seen then. */
-#ifdef WEAK_CLIENT_LOOK
-#define CLIENT_LOOK(s) false
+#ifdef WEAK_CLIENT_FUTEX_LOOK
+#define FUTEX_LOOK(s) false
 #else
-#define CLIENT_LOOK(s) IS_READY(DAEMON(s))
+#define FUTEX_LOOK(s) IS_READY(DAEMON(s))
+#endif
+#ifdef WEAK_CLIENT_FD_LOOK
+#define FD_LOOK(s) false
+#else
+#define FD_LOOK(s) IS_READY(DAEMON(s))
 #endif
 #ifdef WEAK_COMPARE
 #define IS_CHANGED(s) false
@@ -105,9 +110,9 @@ submitted: /* push(): doorbell_sleeper() */
 
 announced_futex: /* sleep_once() */
     if
-    :: atomic { CLIENT_ANNOUNCE_FENCE(s) && CLIENT_LOOK(s) -> doorbell_awake(CLIENT(s)) }
+    :: atomic { CLIENT_ANNOUNCE_FENCE(s) && FUTEX_LOOK(s) -> doorbell_awake(CLIENT(s)) }
         goto awake
-    :: atomic { CLIENT_ANNOUNCE_FENCE(s) && !CLIENT_LOOK(s) -> seen = IS_READY(DAEMON(s)) }
+    :: atomic { CLIENT_ANNOUNCE_FENCE(s) && !FUTEX_LOOK(s) -> seen = IS_READY(DAEMON(s)) }
     fi;
     /* doorbell_wait(). Who ends it by himself (a signal, the end of a slice) has decided so
      * beforehand, so that the others may sleep for ever. */
@@ -124,9 +129,9 @@ announced_futex: /* sleep_once() */
 
 announced_fd: /* agl_poll() after its announcement */
     if
-    :: atomic { CLIENT_ANNOUNCE_FENCE(s) && CLIENT_LOOK(s) -> doorbell_awake(CLIENT(s)) }
+    :: atomic { CLIENT_ANNOUNCE_FENCE(s) && FD_LOOK(s) -> doorbell_awake(CLIENT(s)) }
         goto awake
-    :: CLIENT_ANNOUNCE_FENCE(s) && !CLIENT_LOOK(s) ->
+    :: CLIENT_ANNOUNCE_FENCE(s) && !FD_LOOK(s) ->
 #ifdef WEAK_SOCKET
         is_readable[s] = false; /* empties the socket before the sleep instead of after it */
 #endif
@@ -134,7 +139,7 @@ announced_fd: /* agl_poll() after its announcement */
         atomic { is_readable[s] -> doorbell_awake(CLIENT(s)) };
         is_readable[s] = false
 #ifndef SOUND_SLEEP
-    :: atomic { CLIENT_ANNOUNCE_FENCE(s) && !CLIENT_LOOK(s) -> doorbell_awake(CLIENT(s)) }
+    :: atomic { CLIENT_ANNOUNCE_FENCE(s) && !FD_LOOK(s) -> doorbell_awake(CLIENT(s)) }
         if
         :: is_readable[s] = false /* the caller comes back by himself */
         :: MAY_FUTEX(s)           /* and by agl_wait(), which leaves the socket alone */

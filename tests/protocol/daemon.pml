@@ -2,21 +2,23 @@
  * The engine: engine_turn() over and over, with engine_wait() when there was nothing to do.
  * daemon/engine_take.c, engine_wait.c, publish.c.
  *
- * `at` says where in its turn it is, s for which session. Each option below is one step; go_on()
- * then skips what needs no step.
+ * `at` says how far it has come in its turn, s in which session; go_on() passes over what needs no
+ * step. With -DCOMPANY there are other sessions too, of which nothing is known: they have work or
+ * not, ring or not, keep the engine awake or leave it asleep for ever.
  */
 
 mtype = {
-    SWEEP,  /* sweep_hot(): engine_take() */
-    COOL,   /* sweep_hot(): cool() after its announcement */
-    LOOK,   /* engine_sweep(): look_at_doorbells() without waiting */
-    ANSWER, /* answer(): engine_take() */
-    EARLY,  /* engine_step(): publish_wake() */
-    STEP,   /* engine_step(): forward_run() is over */
-    WAKE,   /* engine_turn(): publish_wake() */
-    WAIT,   /* engine_wait() */
-    COOL_ALL, /* cool_all(): cool() after its announcement */
-    ASLEEP  /* epoll_wait() */
+    SWEEP,    /* sweep_hot(): engine_take() */
+    COOL,     /* sweep_hot(): cool(), after its announcement */
+    LOOK,     /* look_at_doorbells(), in a turn or after the sleep */
+    ANSWER,   /* answer(): engine_take() */
+    EARLY,    /* engine_step(): publish_wake() */
+    STEP,     /* engine_step(): forward_run() is over */
+    WAKE,     /* engine_turn(): publish_wake() */
+    WAIT,     /* engine_wait() */
+    COOL_ALL, /* cool_all(): cool(), after its announcement */
+    ASLEEP,   /* epoll_wait() */
+    RISE      /* wake_all() */
 };
 
 #if SESSIONS == 1
@@ -30,12 +32,12 @@ mtype = {
 /* The full fence, of the one process that owns every daemon half */
 #define HAS_ARRIVED(s) IS_EMPTY(DAEMON(s))
 #ifdef WEAK_DAEMON_ANNOUNCE
-#define DAEMON_ANNOUNCE_FENCE true
+#define DAEMON_ANNOUNCE_FENCE IS_ROOMY(DAEMON(s))
 #else
 #define DAEMON_ANNOUNCE_FENCE ALL(HAS_ARRIVED)
 #endif
 #ifdef WEAK_DAEMON_PUBLISH
-#define DAEMON_PUBLISH_FENCE true
+#define DAEMON_PUBLISH_FENCE IS_ROOMY(DAEMON(s))
 #else
 #define DAEMON_PUBLISH_FENCE ALL(HAS_ARRIVED)
 #endif
@@ -52,18 +54,13 @@ mtype = {
 #define DAEMON_RETURN(s) ring_return(CLIENT(s))
 #endif
 
-#define EVENT_ROOM(s) ROOM_BY(DAEMON(s), CURSOR_OF(DAEMON(s)))
-#define IS_ROOM(s) (EVENT_ROOM(s) >= live[s] + ANSWERS)
-#define IS_WAITED_FOR(s) (hot[s] && !stalled[s] && IS_READY(CLIENT(s)))
-#define GOT_ROOM(s) (hot[s] && stalled[s] && IS_ROOM(s))
-#define HAS_WORK(s) (live[s] > 0)
-#define HAS_RUNG(s) is_rung[s]
+/* publish_has_room() for what one submission may bring */
+#define IS_ROOM(s) (ROOM_BY(DAEMON(s), CURSOR_OF(DAEMON(s))) >= live[s] + ANSWERS)
 
-#ifdef COMPANY
-#define COMPANY_HAS_WORK true
-#else
-#define COMPANY_HAS_WORK false
-#endif
+#define HAS_RUNG(s) is_rung[s]
+#define HAS_WORK(s) (live[s] > 0)
+#define HAS_COME(s) (hot[s] && !stalled[s] && IS_READY(CLIENT(s)))
+#define HAS_ROOM(s) (hot[s] && stalled[s] && IS_ROOM(s))
 
 /* publish_event(). Of more events than the ring has slots the newest are remembered: each slot is
  * woken once then, while the code wakes some of them before as well. */
@@ -78,14 +75,24 @@ inline publish_event()
     ring_push(DAEMON(s))
 }
 
-/* The body of engine_take()'s loop, after ring_is_ready() and publish_has_room(). */
+/* engine_take()'s loop, after ring_is_ready() and publish_has_room(). The first answer is
+ * EVENT_ACCEPTED; or, with -DANSWERS=1, a refusal. */
 inline take_one()
 {
     ring_copy(CLIENT(s));
     has_taken = true;
     is_busy = true;
     live[s] = live[s] + ANSWERS - 1;
-    publish_event() /* EVENT_ACCEPTED */
+    publish_event()
+}
+
+/* The end of engine_take() */
+inline took(is_stalled)
+{
+    stalled[s] = is_stalled;
+    has_taken = false;
+    at = (at == ANSWER -> LOOK : SWEEP);
+    s++
 }
 
 /* cool() until its fence */
@@ -95,53 +102,76 @@ inline announce()
     doorbell_announce(DAEMON(s), HOW_FD)
 }
 
+/* warm(), make_hot() */
+inline make_hot()
+{
+    hot[s] = true;
+    doorbell_awake(DAEMON(s))
+}
+
+/* engine_step(): EVENT_DONE for one request of each session */
 inline step()
 {
-    s = 0;
     do
-    :: s < SESSIONS && live[s] > 0 -> is_busy = true; live[s]--; publish_event(); s++ /* EVENT_DONE */
+    :: s < SESSIONS && live[s] > 0 -> is_busy = true; live[s]--; publish_event(); s++
     :: s < SESSIONS && live[s] == 0 -> s++
     :: else -> break
     od
 }
 
-/* From a session that is done with to the next one, or to the next part of the turn. */
-inline go_on()
-{
-    do
-    :: at == SWEEP && s < SESSIONS && !hot[s] -> s++
-    :: at == SWEEP && s == SESSIONS -> at = LOOK; s = 0
-    :: at == LOOK && s == SESSIONS && has_slept -> has_slept = false; at = SWEEP; s = 0
-    :: at == LOOK && s == SESSIONS && !has_slept ->
-        if
-        :: ANY(HAS_WORK) || COMPANY_HAS_WORK -> at = EARLY; s = 0 /* a model with arithmetic */
-        :: at = STEP                          /* the echo model, or nothing to do */
-        fi
-    :: at == EARLY && s < SESSIONS && !is_touched[s] -> s++
-    :: at == EARLY && s == SESSIONS -> at = STEP
-    :: at == STEP -> step(); at = WAKE; s = 0
-    :: at == WAKE && s < SESSIONS && !is_touched[s] -> s++
-    :: at == WAKE && s == SESSIONS && is_busy -> is_busy = false; at = SWEEP; s = 0
-    :: at == WAKE && s == SESSIONS && !is_busy -> at = WAIT; s = 0
-    :: at == COOL_ALL && s < SESSIONS && (!hot[s] || stalled[s]) -> s++
-    :: at == COOL_ALL && s < SESSIONS && hot[s] && !stalled[s] -> announce(); break
-    :: at == COOL_ALL && s == SESSIONS && has_come -> has_come = false; at = SWEEP; s = 0
-    :: at == COOL_ALL && s == SESSIONS && !has_come -> at = ASLEEP; s = 0; break
-#ifdef COMPANY
-    :: at == WAKE && s == SESSIONS -> is_busy = false; at = SWEEP; s = 0
-    :: at == COOL_ALL && s == SESSIONS -> has_come = false; at = SWEEP; s = 0
-    :: at == COOL_ALL && s == SESSIONS && !has_come -> is_brief = true; at = ASLEEP; s = 0; break
-#endif
-    :: else -> break
-    od
-}
-
-inline woken()
+/* The end of wake_client() */
+inline woke()
 {
     how = HOW_NONE;
     touched_from[s] = 0;
     is_touched[s] = false;
     s++
+}
+
+inline turn_to(next)
+{
+    at = next;
+    s = 0
+}
+
+#define IS_DONE (s == SESSIONS)
+
+inline go_on()
+{
+    do
+    :: at == SWEEP && !IS_DONE && !hot[s] -> s++
+    :: at == SWEEP && IS_DONE -> turn_to(LOOK)
+
+    :: at == LOOK && IS_DONE && has_slept -> has_slept = false; turn_to(RISE)
+    :: at == LOOK && IS_DONE && !has_slept -> turn_to(STEP) /* the echo model, or nothing to do */
+#ifdef COMPANY
+    :: at == LOOK && IS_DONE && !has_slept -> turn_to(EARLY)
+#else
+    :: at == LOOK && IS_DONE && !has_slept && ANY(HAS_WORK) -> turn_to(EARLY) /* with arithmetic */
+#endif
+    :: at == EARLY && !IS_DONE && !is_touched[s] -> s++
+    :: at == EARLY && IS_DONE -> turn_to(STEP)
+    :: at == STEP -> step(); turn_to(WAKE)
+
+    :: at == WAKE && !IS_DONE && !is_touched[s] -> s++
+    :: at == WAKE && IS_DONE && is_busy -> is_busy = false; turn_to(SWEEP)
+    :: at == WAKE && IS_DONE && !is_busy -> turn_to(WAIT)
+
+    :: at == COOL_ALL && !IS_DONE && (!hot[s] || stalled[s]) -> s++
+    :: at == COOL_ALL && !IS_DONE && hot[s] && !stalled[s] -> announce(); break
+    :: at == COOL_ALL && IS_DONE && has_come -> has_come = false; turn_to(RISE)
+    :: at == COOL_ALL && IS_DONE && !has_come -> turn_to(ASLEEP); break
+
+    :: at == RISE && !IS_DONE && !hot[s] -> make_hot(); s++ /* must_stay_hot() */
+    :: at == RISE && !IS_DONE -> s++
+    :: at == RISE && IS_DONE -> turn_to(SWEEP)
+#ifdef COMPANY
+    :: at == WAKE && IS_DONE -> is_busy = false; turn_to(SWEEP)
+    :: at == COOL_ALL && IS_DONE -> has_come = false; turn_to(RISE)
+    :: at == COOL_ALL && IS_DONE && !has_come -> will_be_rung = true; turn_to(ASLEEP); break
+#endif
+    :: else -> break
+    od
 }
 
 proctype engine()
@@ -152,29 +182,25 @@ proctype engine()
     bool is_touched[SESSIONS];
     byte touched_from[SESSIONS];
     byte s, how;
-    bool is_busy, has_taken, has_come, has_slept, is_brief;
+    bool is_busy, has_taken, has_come, has_slept;
+#ifdef COMPANY
+    bool will_be_rung;
+#endif
     mtype at = SWEEP;
 
 turn:
     do
     :: atomic {
         if
-        /* sweep_hot(), answer(): engine_take(). ring_is_ready(), publish_has_room() and ring_pop()
-         * are one step: what the first two have found stays true. */
+        /* engine_take(). ring_is_ready(), publish_has_room() and ring_pop() are one step: what the
+         * first two find stays true. */
         :: (at == SWEEP || at == ANSWER) && IS_READY(CLIENT(s)) && IS_ROOM(s) -> take_one()
-        :: (at == SWEEP || at == ANSWER) && IS_READY(CLIENT(s)) && !IS_ROOM(s) ->
-            stalled[s] = true;
-            has_taken = false;
-            at = (at == SWEEP -> SWEEP : LOOK);
-            s++
-        :: (at == SWEEP || at == ANSWER) && !IS_READY(CLIENT(s)) ->
+        :: (at == SWEEP || at == ANSWER) && IS_READY(CLIENT(s)) && !IS_ROOM(s) -> took(true)
+        :: (at == SWEEP || at == ANSWER) && !IS_READY(CLIENT(s)) -> DAEMON_RETURN(s); took(false)
+        :: at == SWEEP && !has_taken && !IS_READY(CLIENT(s)) -> /* silent for ENGINE_HOT_NS */
             stalled[s] = false;
-            DAEMON_RETURN(s);
-            if
-            :: at == SWEEP && !has_taken -> announce(); at = COOL /* silent for ENGINE_HOT_NS */
-            :: at == SWEEP -> has_taken = false; s++
-            :: at == ANSWER -> has_taken = false; at = LOOK; s++
-            fi
+            announce();
+            at = COOL
 
         /* cool(), from sweep_hot() or from cool_all() */
         :: (at == COOL || at == COOL_ALL) && DAEMON_ANNOUNCE_FENCE && DAEMON_LOOK(s) ->
@@ -187,19 +213,15 @@ turn:
             at = (at == COOL -> SWEEP : COOL_ALL);
             s++
 
-        /* look_at_doorbells(), answer(), warm() */
+        /* look_at_doorbells(), answer() */
         :: at == LOOK && is_rung[s] ->
             is_rung[s] = false;
             if
-            :: !hot[s] -> hot[s] = true; doorbell_awake(DAEMON(s))
+            :: !hot[s] -> make_hot()
             :: else
             fi;
             at = ANSWER
         :: at == LOOK -> s++ /* it has not rung, or is not asked now */
-        :: at == LOOK && has_slept && !hot[s] -> /* wake_all() */
-            hot[s] = true;
-            doorbell_awake(DAEMON(s));
-            s++
 
         /* wake_client() */
         :: (at == EARLY || at == WAKE) && how == HOW_NONE && DAEMON_PUBLISH_FENCE ->
@@ -208,7 +230,7 @@ turn:
             touched_from[s] = (tail[DAEMON(s)] + LAPS(DAEMON(s)) - 1) % LAPS(DAEMON(s));
 #endif
             if
-            :: how == HOW_NONE -> woken()
+            :: how == HOW_NONE -> woke()
             :: else
             fi
         :: how == HOW_FUTEX -> /* doorbell_wake() */
@@ -221,13 +243,13 @@ turn:
             touched_from[s] = tail[DAEMON(s)];
 #endif
             if
-            :: touched_from[s] == tail[DAEMON(s)] -> woken()
+            :: touched_from[s] == tail[DAEMON(s)] -> woke()
             :: else
             fi
-        :: how == HOW_FD -> is_readable[s] = true; woken() /* send() */
+        :: how == HOW_FD -> is_readable[s] = true; woke() /* send() */
 
         /* engine_wait(): spin() finds something, or cool_all() */
-        :: at == WAIT && (ANY(IS_WAITED_FOR) || ANY(GOT_ROOM)) -> at = SWEEP
+        :: at == WAIT && (ANY(HAS_COME) || ANY(HAS_ROOM)) -> at = SWEEP
         :: at == WAIT -> at = COOL_ALL
 #ifdef COMPANY
         :: at == WAIT -> at = SWEEP
@@ -240,15 +262,13 @@ turn:
         fi }
     od;
 
-end: /* epoll_wait(): for ever, or for a millisecond while somebody waits for room */
+end: /* epoll_wait(): for ever, or for a millisecond at a time while somebody waits for room */
     if
     :: atomic { ANY(HAS_RUNG) -> has_slept = true; at = LOOK }
-        goto turn
-    :: atomic { ANY(GOT_ROOM) -> at = SWEEP; go_on() }
-        goto turn
+    :: atomic { ANY(HAS_ROOM) -> at = WAIT }
 #ifdef COMPANY
-    :: atomic { is_brief -> is_brief = false; has_slept = true; at = LOOK }
-        goto turn
+    :: atomic { will_be_rung -> will_be_rung = false; has_slept = true; at = LOOK }
 #endif
-    fi
+    fi;
+    goto turn
 }

@@ -34,6 +34,7 @@ byte waiting[HALVES];
 byte buffer[HALVES * DEPTH];
 #define WAITING(h, i) buffer[(h) * DEPTH + (i)]
 #define IS_EMPTY(h) (waiting[h] == 0)
+#define IS_ROOMY(h) (waiting[h] < DEPTH / 2) /* instead of a fence, where one is left out */
 
 inline put(h, place, value)
 {
