@@ -5,7 +5,7 @@ set -euo pipefail
 usage='Usage: tools/check.sh [STAGE...]
 Without a STAGE all of them, in this order:
   format    clang-format is content with the source
-  dev       warnings are errors; every test, the search of the protocol's model among them
+  dev       warnings are errors; every test, and the search of the model of the protocol
   tidy      clang-tidy is content (after dev)
   asan      every test under AddressSanitizer and UndefinedBehaviorSanitizer
   tsan      every test under ThreadSanitizer
