@@ -3,10 +3,12 @@
  * doorbell and the socket, is filled, emptied and made blocking by the client. The daemon goes on,
  * and so does the good client.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,12 +33,14 @@ static void make_blocking(int fd)
     assert_int_equal(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK), 0);
 }
 
-/* What is in it, if anything. */
+/* What is in it, if anything. Never waits, even where somebody else has taken it. */
 static void empty(int doorbell_fd)
 {
     struct pollfd bell = {.fd = doorbell_fd, .events = POLLIN};
     uint64_t count;
-    if (poll(&bell, 1, 0) == 1)
+    struct iovec part = {.iov_base = &count, .iov_len = sizeof count};
+    if (poll(&bell, 1, 0) == 1 && preadv2(doorbell_fd, &part, 1, -1, RWF_NOWAIT) < 0 &&
+        errno == EOPNOTSUPP)
         assert_int_equal(read(doorbell_fd, &count, sizeof count), sizeof count);
 }
 
@@ -79,7 +83,7 @@ static void a_doorbell_that_is_full_and_blocks_stops_nobody(void **state)
  * bells of sessions that were silent for a while, and that have not rung for nothing too often. */
 static void a_ring_that_is_taken_back_stops_nobody(void **state)
 {
-    enum { ROUNDS = 400, RINGS = 50, SILENCE_NS = 3000000 };
+    enum { ROUNDS = 1500, RINGS = 20, SILENCE_NS = 1000000 };
     struct scene scene;
     struct stranger stranger;
     uint32_t random = 5;

@@ -40,7 +40,7 @@ static uint32_t edge(uint32_t *random, uint32_t word)
     case offsetof(struct submission, prompt_offset):
         return wished.arena_bytes + 8 - gang_below(random, 24) * 2;
     case offsetof(struct submission, prompt_tokens):
-        if (gang_below(random, 4) == 0)
+        if (gang_below(random, 2))
             return gang_wild(random);
         return wished.arena_bytes / 4 + 8 - gang_below(random, 16);
     case offsetof(struct submission, stop_count):
