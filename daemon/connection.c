@@ -312,6 +312,7 @@ void connection_open(struct connections *all, int socket_fd)
     if (!connection || !connection->packet) {
         free(connection);
         log_debug("a client was turned away: %s", strerror(ENOMEM));
+        board_count(&all->board->board->sessions_refused);
         say_farewell(socket_fd, -ENOMEM, "the daemon is out of memory");
         close(socket_fd);
         return;

@@ -172,6 +172,14 @@ static int receive_next(struct connection *connection)
                         &connection->packet->header);
 }
 
+/* It has gone by itself, so nobody refuses it. */
+static void leave_early(struct connection *connection)
+{
+    log_debug("a client (process %d, user %u) left during the handshake", (int)connection->peer.pid,
+              (unsigned)connection->peer.uid);
+    connection_begin_close(connection);
+}
+
 static void take_hello(struct connection *connection)
 {
     struct failure failure;
@@ -189,7 +197,9 @@ static void take_hello(struct connection *connection)
     region_close_fd(&connection->daemon_half);
     if (err == 0)
         err = receive_next(connection);
-    if (err < 0)
+    if (err == -EPIPE || err == -ECONNRESET)
+        leave_early(connection);
+    else if (err < 0)
         connection_refuse_system(connection, err, "the connection");
     else
         connection_set_state(connection, CONNECTION_ATTACH);
@@ -206,9 +216,7 @@ static void on_packet(struct loop_op *op, int result)
         return;
     }
     if (result <= 0) {
-        log_debug("a client (process %d, user %u) left during the handshake",
-                  (int)connection->peer.pid, (unsigned)connection->peer.uid);
-        connection_begin_close(connection);
+        leave_early(connection);
     } else if (connection->state == CONNECTION_HELLO) {
         take_hello(connection);
     } else {

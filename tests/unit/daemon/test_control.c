@@ -380,6 +380,18 @@ static void closing_at_each_step_leaves_nothing(void **state)
     }
 }
 
+static void who_hangs_up_before_the_welcome_is_not_refused(void **state)
+{
+    struct message_hello hello = rig_hello();
+    begin();
+    int fd = rig_connect(&rig);
+    assert_true(rig_send(fd, &hello, sizeof hello, NULL, 0) > 0);
+    close(fd);
+    expect_nothing_left();
+    assert_int_equal(rig.board.board->sessions_refused, 0);
+    assert_int_equal(rig.board.board->sessions_broken, 0);
+}
+
 static void silence_ends_at_the_deadline(void **state)
 {
     rig.config.handshake_ns = 30000000;
@@ -908,6 +920,7 @@ int main(void)
         TEST(every_wrong_attach_is_refused_by_name),
         TEST(a_packet_after_the_handshake_ends_the_session),
         TEST(closing_at_each_step_leaves_nothing),
+        TEST(who_hangs_up_before_the_welcome_is_not_refused),
         TEST(silence_ends_at_the_deadline),
         TEST(a_thousand_quick_connects_leave_nothing),
         TEST(a_user_gets_no_more_sessions_than_allowed),
