@@ -294,9 +294,9 @@ static int sleep_on_socket(struct agl_client *client, struct agl_event *ret_even
 
 static uint64_t time_left_ns(uint64_t deadline_ns)
 {
-    uint64_t now_ns = agl_now_ns();
     if (deadline_ns == UINT64_MAX)
         return UINT64_MAX;
+    uint64_t now_ns = agl_now_ns();
     return now_ns < deadline_ns ? deadline_ns - now_ns : 0;
 }
 

@@ -38,7 +38,7 @@ static int find_user(const char *name, uint32_t *ret_id)
     return 0;
 }
 
-static int find_group(const char *name, uint32_t *ret_id)
+int access_find_group(const char *name, uint32_t *ret_id)
 {
     char buffer[LOOKUP_BYTES];
     struct group entry, *found = NULL;
@@ -82,7 +82,7 @@ int access_open(struct access_list *ret_list, const struct config *config, struc
     int err = read_list("allow_users", config->allow_users, find_user, list.users, &list.user_count,
                         failure);
     if (err == 0)
-        err = read_list("allow_groups", config->allow_groups, find_group, list.groups,
+        err = read_list("allow_groups", config->allow_groups, access_find_group, list.groups,
                         &list.group_count, failure);
     if (err == 0)
         *ret_list = list;

@@ -21,6 +21,9 @@ struct access_list {
     uint32_t user_count, group_count;
 };
 
+/* The number of a group by its name. -ENOENT: there is none. */
+int access_find_group(const char *name, uint32_t *ret_id);
+
 /* Looks the names up. -ENOENT: there is no such user or group; -E2BIG: too many; -EINVAL. The
  * failure names key and entry. */
 int access_open(struct access_list *ret_list, const struct config *config, struct failure *failure);

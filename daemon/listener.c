@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "daemon/access.h"
 #include "daemon/systemd.h"
 
 enum { BACKLOG = 512 };
@@ -86,27 +86,16 @@ static int remove_stale(const char *path, struct failure *failure)
     return 0;
 }
 
-static int find_group(const char *name, gid_t *ret_group, struct failure *failure)
-{
-    char buffer[4096];
-    struct group entry, *found = NULL;
-    int err = getgrnam_r(name, &entry, buffer, sizeof buffer, &found);
-    if (!found)
-        return failure_set(failure, err ? -err : -ENOENT, "socket_group: there is no group \"%s\"",
-                           name);
-    *ret_group = found->gr_gid;
-    return 0;
-}
-
 /* Permissions of the file, before anybody can connect: listen() comes later. */
 static int set_permissions(const struct config *config, struct failure *failure)
 {
     const char *path = config->socket_path;
     if (*config->socket_group) {
-        gid_t group = 0;
-        int err = find_group(config->socket_group, &group, failure);
+        uint32_t group = 0;
+        int err = access_find_group(config->socket_group, &group);
         if (err < 0)
-            return err;
+            return failure_set(failure, err, "socket_group: there is no group \"%s\"",
+                               config->socket_group);
         if (chown(path, (uid_t)-1, group) < 0)
             return failure_set(failure, -errno, "socket %s: cannot give it to group \"%s\": %s",
                                path, config->socket_group, strerror(errno));
