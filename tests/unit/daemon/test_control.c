@@ -387,6 +387,8 @@ static void who_hangs_up_before_the_welcome_is_not_refused(void **state)
     int fd = rig_connect(&rig);
     assert_true(rig_send(fd, &hello, sizeof hello, NULL, 0) > 0);
     close(fd);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(rig_turn(&rig), 1);
     expect_nothing_left();
     assert_int_equal(rig.board.board->sessions_refused, 0);
     assert_int_equal(rig.board.board->sessions_broken, 0);
