@@ -358,6 +358,7 @@ int agl_connect(struct agl_client **ret_client, const struct agl_options *option
     if (!client)
         return error_set(-ENOMEM, "no memory for a client");
     client->socket_fd = -1;
+    client->owner = getpid();
     client->doorbell_fd = -1;
     client->client_half = REGION_EMPTY;
     client->daemon_half = REGION_EMPTY;
@@ -388,8 +389,13 @@ void agl_close(struct agl_client *client)
 {
     if (!client)
         return;
-    if (client->socket_fd >= 0)
+    if (client->socket_fd >= 0) {
+        /* A child that was forked off may still have the socket: the session ends all the same, but
+         * not when the child closes its copy. */
+        if (client->owner == getpid())
+            shutdown(client->socket_fd, SHUT_RDWR);
         close(client->socket_fd);
+    }
     if (client->doorbell_fd >= 0)
         close(client->doorbell_fd);
     region_fini(&client->client_half);

@@ -26,7 +26,6 @@ static const struct {
     {EPROTO, "The daemon broke the contract"},
     {EPROTONOSUPPORT, "Client and daemon speak different versions of the contract"},
     {EMSGSIZE, "Longer than the room or the context allows"},
-    {ENOSPC, "No cache blocks left"},
     {EDQUOT, "The user has used up what one user may have at once"},
     {EACCES, "Not allowed"},
     {ESHUTDOWN, "The daemon stops"},

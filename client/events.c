@@ -17,13 +17,12 @@ enum {
     PACKETS_PER_LOOK = 16, /* a flood of packets may not keep us */
 };
 
-int client_end(struct agl_client *client, int err, const char *why)
+void client_end(struct agl_client *client, int err, const char *why)
 {
     if (!client->end) {
         client->end = err;
         snprintf(client->end_detail, sizeof client->end_detail, "%s", why);
     }
-    return client_ended(client);
 }
 
 /* ---- checking -------------------------------------------------------------------------------- */
@@ -33,7 +32,8 @@ static int broken(struct agl_client *client, const struct event *event, const ch
     char why[sizeof client->end_detail];
     snprintf(why, sizeof why, "event of kind %u for request %u: %s", event->kind, event->request,
              what);
-    return client_end(client, -EPROTO, why);
+    client_end(client, -EPROTO, why);
+    return client_ended(client);
 }
 
 static int take_accepted(struct agl_client *client, struct client_request *request,
@@ -59,6 +59,8 @@ static int take_tokens(struct agl_client *client, struct client_request *request
         return broken(client, event, "a number of tokens that no event can hold");
     if (event->index != request->tokens)
         return broken(client, event, "tokens are missing or come twice");
+    if (event->count > request->max_tokens - request->tokens)
+        return broken(client, event, "more tokens than were asked for");
     for (uint32_t i = 0; i < event->count; i++)
         if (event->tokens[i].id >= request->vocab_size)
             return broken(client, event, "a token beyond the vocabulary");
@@ -84,6 +86,8 @@ static int take_output(struct agl_client *client, struct client_request *request
     if (output->bytes == 0 || output->bytes > room || output->offset > room - output->bytes ||
         output->offset % sizeof(float) || output->bytes % sizeof(float))
         return broken(client, event, "output outside of its arena");
+    if (output->bytes / sizeof(float) != request->vocab_size)
+        return broken(client, event, "output that is not one number for each token");
     if (output->release - client->output_cursor > room)
         return broken(client, event, "output gives back more than there is");
 
@@ -215,8 +219,11 @@ static uint64_t coarse_now_ns(void)
  * memory; only when that stands still is it worth a system call. */
 static void look_if_silent(struct agl_client *client, uint64_t now_ns)
 {
-    /* Either may lie ahead of a clock that is coarse, or another processor's. */
-    if (client->looked_ns + LOOK_NS > now_ns || board_heartbeat_ns(client) + LOOK_NS > now_ns)
+    /* Either may lie a little ahead of a clock that is coarse, or another processor's; far ahead it
+     * is no heartbeat. */
+    uint64_t beat_ns = board_heartbeat_ns(client);
+    bool is_fresh = beat_ns - now_ns + LOOK_NS < (uint64_t)2 * LOOK_NS;
+    if (client->looked_ns + LOOK_NS > now_ns || is_fresh)
         return;
     client->looked_ns = now_ns;
     look_at_socket(client);
@@ -347,7 +354,12 @@ int agl_wait(struct agl_client *client, struct agl_event *ret_event, uint64_t ti
 
     uint64_t now_ns = agl_now_ns();
     got = wait_by_mode(client, ret_event, now_ns, after(now_ns, timeout_ns));
-    if (got == 0) {
+    if (got == -EINTR) {
+        /* Signals that come often would keep us from ever sleeping on the socket. */
+        look_if_silent(client, agl_now_ns());
+        if (client->end)
+            got = take(client, ret_event);
+    } else if (got == 0) {
         look_at_socket(client);
         got = take(client, ret_event);
     }

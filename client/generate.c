@@ -184,8 +184,10 @@ static int push(struct agl_client *client, const struct submission *submission)
     int err = ring_push_part(&client->submissions, submission, bytes);
     if (err == -EAGAIN)
         return error_set(-EAGAIN, "the submission ring is full");
-    if (err < 0)
-        return client_end(client, -EPROTO, "the daemon's submission cursor makes no sense");
+    if (err < 0) {
+        client_end(client, -EPROTO, "the daemon's submission cursor makes no sense");
+        return client_ended(client);
+    }
     if (doorbell_sleeper(&client->daemon_words->sleep, &client->rung) == DOORBELL_FD) {
         static const uint64_t one = 1;
         /* Fails only if the counter is at its end, and then the daemon is awake. */
@@ -365,6 +367,7 @@ int agl_submit(struct agl_client *client, const struct agl_request *request, uin
         .state = REQUEST_SUBMITTED,
         .model = request->model,
         .vocab_size = client->vocab_sizes[request->model],
+        .max_tokens = request->max_tokens,
         .is_kept = request->flags & AGL_KEEP,
     };
     if (parent) {

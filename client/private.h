@@ -5,6 +5,7 @@
 #define AGL_CLIENT_PRIVATE_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "autoglm.h"
 #include "shm/doorbell.h"
@@ -29,6 +30,7 @@ struct client_request {
     uint32_t model;      /* index on the board */
     uint32_t vocab_size; /* of that model: what the daemon sends is checked against it */
     uint32_t tokens;     /* received so far */
+    uint32_t max_tokens; /* asked for */
     uint32_t next_free;  /* index in the list of free entries, NO_REQUEST at its end */
     bool has_parent;
     bool is_kept; /* AGL_KEEP was given */
@@ -52,6 +54,7 @@ struct agl_client {
     uint32_t rung; /* doorbell_sleeper() */
     int doorbell_fd;
     int socket_fd;
+    pid_t owner; /* the process that connected */
 
     struct client_request *requests; /* [geometry.max_requests] */
     uint32_t first_free;             /* index, NO_REQUEST: none */
@@ -104,8 +107,8 @@ int client_read_sized(void *ret_known, size_t known_bytes, size_t first_bytes, c
                       const char *name);
 
 /* Ends the session from our side: -EPIPE, the daemon is gone or left us; -EPROTO, it broke the
- * contract. The first reason stays. Returns client_ended(). */
-int client_end(struct agl_client *client, int err, const char *why);
+ * contract. The first reason stays. The caller's thread learns it from client_ended(). */
+void client_end(struct agl_client *client, int err, const char *why);
 
 /* The error that every call returns after the end, with its detail. */
 int client_ended(const struct agl_client *client);

@@ -188,7 +188,7 @@ struct event_done {
     uint32_t cached_tokens;    /* of these, how many needed no computation */
     uint32_t generated_tokens; /* by this request */
     int32_t error;             /* DONE_REFUSED, DONE_FAILED: negative errno */
-    uint32_t retry_after_us;   /* DONE_REFUSED with -EAGAIN: when to come again */
+    uint32_t retry_after_us;   /* DONE_REFUSED, -EAGAIN or -EDQUOT: when to come again */
     uint32_t queued_us;        /* taken until first scheduled */
     uint32_t prompt_us;        /* first scheduled until first token */
     uint32_t generate_us;      /* first token until last token */

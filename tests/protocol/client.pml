@@ -108,7 +108,7 @@ submitted: /* push(): doorbell_sleeper() */
     is_rung[s] = true; /* write() to the eventfd */
     goto awake;
 
-announced_futex: /* sleep_once() */
+announced_futex: /* sleep_on_slot() */
     if
     :: atomic { CLIENT_ANNOUNCE_FENCE(s) && FUTEX_LOOK(s) -> doorbell_awake(CLIENT(s)) }
         goto awake

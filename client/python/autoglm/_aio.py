@@ -215,8 +215,9 @@ class AsyncClient(ClientBase):
     def _finish(self, error: Error) -> None:
         """No event will come any more: everybody who waits learns why."""
         self._end = error
-        if not self._loop.is_closed():
-            self._loop.remove_reader(self._fd)
+        if self._loop.is_closed():
+            return  # and nobody can wait any more
+        self._loop.remove_reader(self._fd)
         for request in self._session.requests.values():
             _wake(request._news)
         _wake(self._room)

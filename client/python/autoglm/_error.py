@@ -93,7 +93,7 @@ class RequestError(Error):
 class Refused(RequestError):
     """The daemon did not start it. errno says why: EAGAIN (queue full), EDQUOT (the user's budget),
     EMSGSIZE (longer than the context), EINVAL (an id beyond the vocabulary), ENOENT (the sequence
-    to continue is gone), ENOSPC, ESHUTDOWN, EIO.
+    to continue is gone), ESHUTDOWN, EIO.
 
     retry_after  seconds after which trying again may help; None: the daemon does not say
     """

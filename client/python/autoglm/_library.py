@@ -7,7 +7,6 @@ it (installed, or in $LD_LIBRARY_PATH).
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -23,11 +22,7 @@ def _candidates() -> Iterator[str]:
     if chosen:
         yield chosen  # and no other one behind the back of whoever chose
         return
-    yield SONAME
-    found = ctypes.util.find_library("autoglm")  # asks ldconfig, so only if need be
-    if found and found != SONAME:
-        yield found
-    yield "libautoglm.so"
+    yield SONAME  # another number is another interface
 
 
 def _load() -> tuple[ctypes.CDLL, str]:

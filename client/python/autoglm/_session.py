@@ -141,6 +141,7 @@ class Session:
         pointer = POINTER(_abi.agl_client)()
         check(lib.agl_connect(byref(pointer), byref(options)))
         self._pointer = pointer  # None: closed
+        self._lock = threading.RLock()  # between looking whether it is open and using it
         self._close = weakref.finalize(self, lib.agl_close, pointer)
         self._close.atexit = False  # some who use it may come later; the system closes it anyway
         self._waiter: int | None = None  # the thread that is in agl_wait()
@@ -155,20 +156,23 @@ class Session:
 
     @property
     def is_closed(self) -> bool:
-        return self._pointer is None
+        # A collected cycle calls weakref's finalizers first, and then those that may still use us.
+        return self._pointer is None or not self._close.alive
 
     def close(self) -> None:
-        if self._pointer is None:
-            return
-        self._check_thread()
-        self._pointer = None
-        self.requests.clear()
-        self._release_logits()
-        rows = self._live_rows()
-        if not rows:
-            self._close()
-        for row in rows:
-            weakref.finalize(row, self._close_behind_rows)
+        with self._lock:
+            if self._pointer is None:
+                return
+            self._check_thread()
+            self._pointer = None
+            self._raw.kind = 0  # what a handler of a signal closes behind, nobody reads any more
+            self.requests.clear()
+            self._release_logits()
+            rows = self._live_rows()
+            if not rows:
+                self._close()
+            for row in rows:
+                weakref.finalize(row, self._close_behind_rows)
 
     def _close_behind_rows(self) -> None:
         if not self._live_rows():
@@ -179,6 +183,7 @@ class Session:
 
     def end_in_child(self) -> None:
         self._waiter = None  # no other thread is there any more
+        self._lock = threading.RLock()  # which one of them may have had
         self.close()
 
     def _check_thread(self) -> None:
@@ -188,7 +193,7 @@ class Session:
     def _open(self):
         """Before each call: the library's client."""
         self._check_thread()
-        if self._pointer is None:
+        if self.is_closed:
             raise Closed(errno.EBADF, "this client is closed")
         return self._pointer
 
@@ -242,12 +247,13 @@ class Session:
     def cancel_quietly(self, request: RequestBase) -> None:
         """For those who cannot be told that it fails: finalizers, and tasks that are cancelled. Any
         thread may call."""
-        if self._pointer is None or self.requests.get(request.id) is not request:
-            return
-        request.is_cancelled = True
-        self._late.append(request.id)
-        if self._waiter is None or self._waiter == threading.get_ident():
-            self._cancel_late()
+        with self._lock:
+            if self.is_closed or self.requests.get(request.id) is not request:
+                return
+            request.is_cancelled = True
+            self._late.append(request.id)
+            if self._waiter is None or self._waiter == threading.get_ident():
+                self._cancel_late()
 
     def _cancel_late(self) -> None:
         late, self._late = self._late, []
@@ -298,8 +304,9 @@ class Session:
         return event
 
     def _wait_slice(self, timeout_ns: int) -> Event | None:
-        client = self._prepare()
-        self._waiter = threading.get_ident()
+        with self._lock:
+            client = self._prepare()
+            self._waiter = threading.get_ident()
         try:
             got = lib.agl_wait(client, byref(self._raw), timeout_ns)
         finally:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import _abi
 from ._abi import DoneReason, State
-from ._error import check
+from ._error import check, invalid
 from ._library import lib
 
 if TYPE_CHECKING:
@@ -114,7 +114,10 @@ def make_model(index: int, raw: _abi.agl_model) -> Model:
 
 def make_status(raw: _abi.agl_status) -> Status:
     fields = {name: _text(getattr(raw, name)) for name in Status.__annotations__}
-    fields["state"] = State(raw.state)
+    try:
+        fields["state"] = State(raw.state)
+    except ValueError:  # a newer daemon's
+        fields["state"] = raw.state
     return Status(**fields)
 
 
@@ -123,8 +126,10 @@ def status_of(instance: str | None = None) -> tuple[Status, list[Model]]:
     connection; up to a second old.
 
     NotFound: no such daemon; NotAllowed: not in its group; BrokenContract: not a board that this
-    library understands. A heartbeat of long ago tells of a daemon that was killed or is stuck.
+    library understands, or Error with errno EPROTONOSUPPORT: one of another version. A heartbeat of long ago tells of a daemon that was killed or is stuck.
     """
+    if instance is not None and "\0" in instance:
+        raise invalid("instance has a NUL in it")
     name = None if instance is None else instance.encode()
     status = _abi.agl_status()
     check(lib.agl_status_of(name, byref(status), None, 0))

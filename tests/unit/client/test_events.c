@@ -52,6 +52,7 @@ static uint32_t submit_one(void)
 {
     struct agl_request request = AGL_REQUEST_INIT;
     request.prompt_tokens = 1;
+    request.max_tokens = 10000;
     uint32_t *ids;
     uint32_t id;
     assert_int_equal(agl_prompt(client, 1, &ids), 0);
@@ -168,19 +169,20 @@ static void logits_are_read_in_place_and_given_back_at_the_next_call(void **stat
     float *row = (float *)(void *)(peer.output + 4096);
     row[0] = 1.5f;
     row[7] = -2.5f;
-    send_output(id, 4096, 32, 4128);
+    enum { ROW = PEER_VOCAB_SIZE * sizeof(float) };
+    send_output(id, 4096, ROW, 4096 + ROW);
     expect(&event, AGL_EVENT_LOGITS);
-    assert_int_equal(event.logit_count, 8);
+    assert_int_equal(event.logit_count, PEER_VOCAB_SIZE);
     assert_true(event.logits[0] == 1.5f && event.logits[7] == -2.5f);
     assert_int_equal(peer.client_words->output_cursor, 0);
     peer_token(&peer, id, 0, 3);
     expect(&event, AGL_EVENT_TOKENS);
-    assert_int_equal(peer.client_words->output_cursor, 4128);
-    send_output(id, 0, OUTPUT_BYTES, 4128 + OUTPUT_BYTES);
+    assert_int_equal(peer.client_words->output_cursor, 4096 + ROW);
+    send_output(id, 0, ROW, 4096 + 2 * ROW);
     expect(&event, AGL_EVENT_LOGITS);
-    assert_int_equal(event.logit_count, OUTPUT_BYTES / 4);
+    assert_int_equal(event.logit_count, PEER_VOCAB_SIZE);
     assert_int_equal(agl_wait(client, &event, 0), -ETIMEDOUT);
-    assert_int_equal(peer.client_words->output_cursor, 4128 + OUTPUT_BYTES);
+    assert_int_equal(peer.client_words->output_cursor, 4096 + 2 * ROW);
 }
 
 /* ---- events as they should not be ------------------------------------------------------------ */
@@ -240,8 +242,27 @@ static void every_breach_of_the_contract_ends_the_session(void **state)
     BREAKS("shutdown", .kind = EVENT_SHUTDOWN, .shutdown = {.error = -5000});
 }
 
+static void more_tokens_than_were_asked_for_end_the_session(void **state)
+{
+    struct agl_request request = AGL_REQUEST_INIT;
+    request.prompt_tokens = 1;
+    request.max_tokens = 2;
+    struct agl_event event;
+    uint32_t *ids;
+    uint32_t id;
+    assert_int_equal(agl_prompt(client, 1, &ids), 0);
+    assert_int_equal(agl_submit(client, &request, &id), 0);
+    peer_accept(&peer, id, 1);
+    expect(&event, AGL_EVENT_ACCEPTED);
+    peer_token(&peer, id, 0, 1);
+    expect(&event, AGL_EVENT_TOKENS);
+    struct event more = {.kind = EVENT_TOKENS, .request = id, .index = 1, .count = 2};
+    assert_broken_by(&more, "more tokens than were asked for");
+}
+
 static void output_outside_of_its_arena_ends_the_session(void **state)
 {
+    enum { ROW = PEER_VOCAB_SIZE * sizeof(float) };
     static const struct event_output bad[] = {
         {.offset = 0, .bytes = 0, .release = 0},
         {.offset = 0, .bytes = OUTPUT_BYTES + 4, .release = 4},
@@ -251,8 +272,9 @@ static void output_outside_of_its_arena_ends_the_session(void **state)
         {.offset = 8, .bytes = UINT32_MAX - 3, .release = 8},
         {.offset = 2, .bytes = 8, .release = 8},
         {.offset = 0, .bytes = 6, .release = 8},
-        {.offset = 0, .bytes = 8, .release = OUTPUT_BYTES + 1},
-        {.offset = 0, .bytes = 8, .release = UINT64_MAX},
+        {.offset = 0, .bytes = 8, .release = 8}, /* not a number for each token */
+        {.offset = 0, .bytes = ROW, .release = OUTPUT_BYTES + 1},
+        {.offset = 0, .bytes = ROW, .release = UINT64_MAX},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         BREAKS("output", .kind = EVENT_OUTPUT, .request = running, .output = bad[i]);
@@ -398,6 +420,20 @@ static void polling_believes_in_a_fresh_heartbeat(void **state)
     }
 }
 
+/* No clock runs so far ahead: that is no heartbeat. */
+static void polling_believes_in_no_heartbeat_of_the_future(void **state)
+{
+    struct agl_event event;
+    int got;
+    submit_accepted();
+    atomic_store(&peer.board->heartbeat_ns, (uint64_t)1 << 62);
+    peer_die(&peer);
+    uint64_t start_ns = agl_now_ns();
+    while ((got = agl_poll(client, &event)) == 0 && agl_now_ns() - start_ns < 5000ULL * MS)
+        continue;
+    assert_int_equal(got, -EPIPE);
+}
+
 /* ---- waiting --------------------------------------------------------------------------------- */
 
 static void *die_later(void *argument)
@@ -525,6 +561,25 @@ static void a_signal_ends_a_sleep(void **state)
     sigaction(SIGALRM, &before, NULL);
 }
 
+static void signals_that_keep_coming_hide_no_death(void **state)
+{
+    struct agl_event event;
+    struct sigaction action = {.sa_handler = on_alarm}, before;
+    struct itimerval soon = {.it_value = {.tv_usec = 20000}, .it_interval = {.tv_usec = 20000}};
+    struct itimerval never = {0};
+    assert_int_equal(sigaction(SIGALRM, &action, &before), 0);
+    peer_die(&peer);
+    setitimer(ITIMER_REAL, &soon, NULL); /* again and again: the first may come before the sleep */
+    uint64_t start_ns = agl_now_ns();
+    int got;
+    while ((got = agl_wait(client, &event, UINT64_MAX)) == -EINTR &&
+           agl_now_ns() - start_ns < 5000ULL * MS)
+        continue;
+    assert_int_equal(got, -EPIPE);
+    setitimer(ITIMER_REAL, &never, NULL);
+    sigaction(SIGALRM, &before, NULL);
+}
+
 /* ---- the descriptor -------------------------------------------------------------------------- */
 
 static int readable(int fd, int timeout_ms)
@@ -591,6 +646,7 @@ int main(void)
         WITH_PEER(a_long_stream_wraps_the_ring_many_times),
         WITH_PEER(logits_are_read_in_place_and_given_back_at_the_next_call),
         cmocka_unit_test(every_breach_of_the_contract_ends_the_session),
+        WITH_PEER(more_tokens_than_were_asked_for_end_the_session),
         cmocka_unit_test(output_outside_of_its_arena_ends_the_session),
         WITH_PEER(a_slot_with_another_number_is_no_event),
         cmocka_unit_test(noise_in_the_ring_never_does_harm),
@@ -600,11 +656,13 @@ int main(void)
         WITH_PEER(a_wait_without_time_still_notices_death),
         WITH_PEER(polling_alone_notices_the_daemons_death),
         WITH_PEER(polling_believes_in_a_fresh_heartbeat),
+        WITH_PEER(polling_believes_in_no_heartbeat_of_the_future),
         cmocka_unit_test(every_mode_of_waiting_notices_the_daemons_death),
         cmocka_unit_test(every_mode_of_waiting_is_woken_by_events),
         cmocka_unit_test(a_long_sleep_is_on_the_socket_and_is_ended_by_events),
         cmocka_unit_test(a_timeout_is_kept),
         WITH_PEER(a_signal_ends_a_sleep),
+        WITH_PEER(signals_that_keep_coming_hide_no_death),
         WITH_PEER(the_descriptor_wakes_a_sleeper_and_only_then),
         WITH_PEER(the_descriptor_shows_the_daemons_death),
         WITH_PEER(waiting_works_beside_the_descriptor),
