@@ -166,6 +166,8 @@ bool engine_sweep(struct engine *engine, uint64_t now_ns)
     }
     if (engine->cold_left)
         any |= sweep_cold(engine, now_ns);
+    if (!engine->cold.first)
+        engine->cold_left = 0; /* who was to be looked at has gone */
     if (engine->cold.count && now_ns - engine->looked_ns >= ENGINE_LOOK_NS)
         any |= look_at_doorbells(engine, 0);
     return any;

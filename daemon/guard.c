@@ -37,6 +37,11 @@ static struct guard_entry *find(uintptr_t address)
  * this returns. */
 static void on_bus_error(int number, siginfo_t *info, void *context)
 {
+    if (info->si_code <= 0) { /* sent by somebody: no access failed */
+        sigaction(number, &guard.before, NULL);
+        raise(number);
+        return;
+    }
     int kept_errno = errno;
     struct guard_entry *entry = find((uintptr_t)info->si_addr);
     void *base = entry ? (void *)atomic_load_explicit(&entry->base, memory_order_relaxed) : NULL;

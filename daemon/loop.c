@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <liburing.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -152,8 +153,21 @@ int loop_timer(struct loop *loop, struct loop_op *op, uint64_t deadline_ns)
     return start(loop, op, OP_TIMER);
 }
 
+static bool is_ring(int fd)
+{
+    static const char ring[] = "anon_inode:[io_uring]";
+    char path[32], target[sizeof ring];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(path, target, sizeof target);
+    return length == sizeof ring - 1 && memcmp(target, ring, sizeof ring - 1) == 0;
+}
+
 int loop_close_fd(struct loop *loop, struct loop_op *op, int fd)
 {
+    /* Known beforehand: the operation's error may be the file's own, which its owner chooses, and
+     * by then the number may be that of another file. */
+    if (is_ring(fd))
+        return -EOPNOTSUPP;
     op->fd = fd;
     return start(loop, op, OP_CLOSE);
 }
@@ -215,8 +229,6 @@ static int dispatch(struct loop *loop, struct loop_op *op, int result, bool is_l
             forget_unwanted(loop, op);
         op->state = LOOP_IDLE;
         loop->active_ops -= op->kind != OP_CLOSE;
-        if (op->kind == OP_CLOSE && result < 0)
-            close(op->fd); /* it is an io_uring, which that operation does not close */
         if (was_wanted)
             keep_accepting(loop, op, result);
         if (loop_op_active(op) && result < 0)
