@@ -83,11 +83,11 @@ static int take_output(struct agl_client *client, struct client_request *request
     uint32_t room = client->geometry.output_bytes;
     if (request->state != REQUEST_RUNNING)
         return broken(client, event, "output before it was accepted");
-    if (output->bytes == 0 || output->bytes > room || output->offset > room - output->bytes ||
-        output->offset % sizeof(float) || output->bytes % sizeof(float))
-        return broken(client, event, "output outside of its arena");
-    if (output->bytes / sizeof(float) != request->vocab_size)
+    if (output->bytes != (uint64_t)request->vocab_size * sizeof(float))
         return broken(client, event, "output that is not one number for each token");
+    if (output->bytes > room || output->offset > room - output->bytes ||
+        output->offset % sizeof(float))
+        return broken(client, event, "output outside of its arena");
     if (output->release - client->output_cursor > room)
         return broken(client, event, "output gives back more than there is");
 
@@ -96,7 +96,7 @@ static int take_output(struct agl_client *client, struct client_request *request
         .kind = AGL_EVENT_LOGITS,
         .request = event->request,
         .index = event->index,
-        .logit_count = output->bytes / (uint32_t)sizeof(float),
+        .logit_count = request->vocab_size,
         .logits = (const float *)(const void *)(client->output + output->offset)};
     return 1;
 }

@@ -13,7 +13,7 @@
 #define SO_PEERGROUPS 59
 #endif
 
-enum { LOOKUP_BYTES = 16384, NAME_BYTES = 64, GROUPS_MAX = 65536 };
+enum { LOOKUP_BYTES = 1024, LOOKUP_BYTES_MAX = 16 << 20, NAME_BYTES = 64, GROUPS_MAX = 65536 };
 
 /* A number stands for itself, whether anybody has it or not. */
 static bool is_number(const char *name, uint32_t *ret_id)
@@ -27,26 +27,51 @@ static bool is_number(const char *name, uint32_t *ret_id)
     return *name != 0;
 }
 
-static int find_user(const char *name, uint32_t *ret_id)
+/* One question to the system's lists; -ERANGE: the entry needs more room. */
+typedef int ask_function(const char *name, char *buffer, size_t bytes, uint32_t *ret_id);
+
+static int ask_user(const char *name, char *buffer, size_t bytes, uint32_t *ret_id)
 {
-    char buffer[LOOKUP_BYTES];
     struct passwd entry, *found = NULL;
-    int err = getpwnam_r(name, &entry, buffer, sizeof buffer, &found);
+    int err = getpwnam_r(name, &entry, buffer, bytes, &found);
     if (!found)
         return err ? -err : -ENOENT;
     *ret_id = found->pw_uid;
     return 0;
 }
 
-int access_find_group(const char *name, uint32_t *ret_id)
+static int ask_group(const char *name, char *buffer, size_t bytes, uint32_t *ret_id)
 {
-    char buffer[LOOKUP_BYTES];
     struct group entry, *found = NULL;
-    int err = getgrnam_r(name, &entry, buffer, sizeof buffer, &found);
+    int err = getgrnam_r(name, &entry, buffer, bytes, &found);
     if (!found)
         return err ? -err : -ENOENT;
     *ret_id = found->gr_gid;
     return 0;
+}
+
+/* A group comes with the names of all its members, however many they are. */
+static int look_up(ask_function *ask, const char *name, uint32_t *ret_id)
+{
+    int err = -ERANGE;
+    for (size_t bytes = LOOKUP_BYTES; err == -ERANGE && bytes <= LOOKUP_BYTES_MAX; bytes *= 2) {
+        char *buffer = malloc(bytes);
+        if (!buffer)
+            return -ENOMEM;
+        err = ask(name, buffer, bytes, ret_id);
+        free(buffer);
+    }
+    return err;
+}
+
+static int find_user(const char *name, uint32_t *ret_id)
+{
+    return look_up(ask_user, name, ret_id);
+}
+
+int access_find_group(const char *name, uint32_t *ret_id)
+{
+    return look_up(ask_group, name, ret_id);
 }
 
 /* Reads "NAME,NUMBER,..." into ids [ACCESS_ENTRIES_MAX]. */

@@ -102,7 +102,7 @@ static bool bury(struct connection *connection, int socket_fd)
         if (op && loop_close_fd(connection->all->loop, op, fd) == 0)
             connection->buried++;
         else
-            close(fd); /* no memory: better late than never */
+            close(fd); /* no memory, or an io_uring */
     }
     if (packet)
         packet->fd_count = 0;

@@ -141,7 +141,9 @@ static bool sweep_hot(struct engine *engine, uint64_t now_ns)
 static bool sweep_cold(struct engine *engine, uint64_t now_ns)
 {
     bool any = false;
-    for (int i = 0; i < ENGINE_COLD_SESSIONS && engine->cold_left && engine->cold.first; i++) {
+    if (engine->cold_left > engine->cold.count)
+        engine->cold_left = engine->cold.count; /* the others have gone, or are looked at anyway */
+    for (int i = 0; i < ENGINE_COLD_SESSIONS && engine->cold_left; i++) {
         struct session *session = engine->cold.first;
         engine->cold_left--;
         session_list_rotate(&engine->cold);
@@ -166,8 +168,6 @@ bool engine_sweep(struct engine *engine, uint64_t now_ns)
     }
     if (engine->cold_left)
         any |= sweep_cold(engine, now_ns);
-    if (!engine->cold.first)
-        engine->cold_left = 0; /* who was to be looked at has gone */
     if (engine->cold.count && now_ns - engine->looked_ns >= ENGINE_LOOK_NS)
         any |= look_at_doorbells(engine, 0);
     return any;
@@ -240,6 +240,7 @@ static bool cool_all(struct engine *engine, uint64_t now_ns)
             doorbell_announce(&session->daemon_words->sleep, DOORBELL_FD);
             session_list_remove(&engine->hot, session);
             session->place = SESSION_COLD;
+            session->is_napping = true; /* wake_all() has to get past it */
             session_list_add(&engine->cold, session);
             continue;
         }
@@ -259,7 +260,7 @@ static void wake_all(struct engine *engine, uint64_t now_ns)
          session = previous) {
         previous = session->previous;
         session->is_napping = false;
-        if (must_stay_hot(engine, session, now_ns))
+        if (!session->stalled_since_ns && must_stay_hot(engine, session, now_ns))
             make_hot(engine, session);
     }
 }

@@ -93,9 +93,12 @@ static int set_permissions(const struct config *config, struct failure *failure)
     if (*config->socket_group) {
         uint32_t group = 0;
         int err = access_find_group(config->socket_group, &group);
-        if (err < 0)
+        if (err == -ENOENT)
             return failure_set(failure, err, "socket_group: there is no group \"%s\"",
                                config->socket_group);
+        if (err < 0)
+            return failure_set(failure, err, "socket_group: cannot look up \"%s\": %s",
+                               config->socket_group, strerror(-err));
         if (chown(path, (uid_t)-1, group) < 0)
             return failure_set(failure, -errno, "socket %s: cannot give it to group \"%s\": %s",
                                path, config->socket_group, strerror(errno));

@@ -65,7 +65,8 @@ int loop_timer(struct loop *loop, struct loop_op *op, uint64_t deadline_ns);
 
 /* Closes a descriptor in a thread of the kernel's: closing what a stranger made may take as long as
  * he likes (a socket that lingers, a file of his own file system). Not to be cancelled, and the
- * only operation that may be active at loop_close(). */
+ * only operation that may be active at loop_close(). -EOPNOTSUPP: it is an io_uring, which that
+ * operation does not close; close(2) does, at once. */
 int loop_close_fd(struct loop *loop, struct loop_op *op, int fd);
 
 /* Asks for the end of an operation; nothing to do if it is not active. */

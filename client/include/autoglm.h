@@ -49,7 +49,8 @@
  *   The daemon breaks the      -EPROTO at once.
  *   contract.
  *
- * A daemon that is made to stop at once, or whose device fails, just goes: that looks like death.
+ * A daemon that is made to stop at once just goes: that looks like death. One whose device fails
+ * ends every request with AGL_DONE_FAILED, and goes without AGL_EVENT_SHUTDOWN.
  *
  * The end stays: from then on every call that needs the daemon returns that error (below: -EPIPE,
  * -EPROTO), agl_error_detail() has the reason, and what is left to do is agl_close() and, if
@@ -324,8 +325,8 @@ int agl_prompt(struct agl_client *client, uint32_t tokens, uint32_t **ret_tokens
  * follow. The place of agl_prompt() is the daemon's from now on; if the call fails it stays the
  * caller's, with what is written there. An id is not used again for at least four million
  * requests.
- * One system call if the daemon sleeps, or if this session has submitted nothing for 20 ms;
- * none otherwise.
+ * At most one system call, and none if the daemon is awake and this session has submitted something
+ * within the last 20 ms.
  *   -EAGAIN   max_requests are in flight or kept: read events until one is done (if all are kept
  *             none will be: agl_forget() one); or the ring is full: try again soon
  *   -ENOENT   `continues` names nothing kept

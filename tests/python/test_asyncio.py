@@ -283,6 +283,18 @@ class AsyncTest(DaemonTest):
             self.assertIsNone(client())
         self.assertEqual(len(os.listdir("/proc/self/fd")), descriptors)
 
+    def test_a_client_can_be_closed_behind_its_loop(self):
+        loop = asyncio.new_event_loop()
+        client = autoglm.AsyncClient(self.daemon.socket)
+        loop.run_until_complete(client.connect())
+
+        task = loop.create_task(client._news_of(client._room))
+        loop.run_until_complete(asyncio.sleep(0.01))
+        task._log_destroy_pending = False
+        loop.close()
+        client.close()
+        self.assertTrue(client.closed)
+
     def test_where_no_daemon_is_connecting_says_so(self):
         async def main():
             async with autoglm.AsyncClient(self.daemon.folder + "/none"):

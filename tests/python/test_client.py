@@ -97,6 +97,8 @@ class AnswerTest(DaemonTest):
         self.assertEqual([model.name for model in models], ["echo", "story-glm"])
         with self.assertRaises(autoglm.NotFound):
             autoglm.status_of("nobody-of-that-name")
+        with self.assertRaises(autoglm.InvalidArgument):
+            autoglm.status_of(self.daemon.instance + "\0x")
 
     def test_every_field_of_the_header_is_there(self):
         def names(struct):

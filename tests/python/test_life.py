@@ -75,6 +75,34 @@ class LeavingTest(DaemonTest):
         request.cancel()
         self.assertRaises(autoglm.NotFound, self.client.cancel, request)
 
+    def test_a_cycle_of_client_and_answer_is_collected_without_harm(self):
+        class Agent:
+            pass
+
+        for _ in range(20):
+            agent = Agent()
+            agent.client = self.daemon.connect()
+            agent.answer = agent.client.generate([7], model="story-glm", max_tokens=1000)
+            next(agent.answer)
+            agent.itself = agent
+            gone = weakref.ref(agent)
+            del agent
+            gc.collect()
+            self.assertIsNone(gone())
+        self.eventually(self.nothing_runs, "the requests are gone")
+
+    def test_a_client_whose_finalizer_ran_first_is_closed(self):
+        """As the collector does it before it calls __del__ of those who use the client."""
+        client = self.daemon.connect()
+        answer = client.generate([7], model="story-glm", max_tokens=1000)
+        next(answer)
+        client._session._close()
+        self.assertTrue(client.closed)
+        self.assertRaises(autoglm.Closed, client.models)
+        answer.close()
+        self.assertFalse(answer.request.is_cancelled)
+        client.close()
+
     def test_others_read_on_while_one_is_left(self):
         left = self.start()
         other = self.client.submit([1, 2], max_tokens=50)

@@ -115,8 +115,8 @@ class Client(ClientBase):
 
     @takes_parameters
     def submit(self, prompt: Ids, **parameters) -> Request:
-        """Hands a prompt to the daemon, and returns at once, unless `continues` names one whose
-        cancelling the daemon has yet to answer: then behind that. It is its reader who is told how it
+        """Hands a prompt to the daemon, and returns at once; only if `continues` names one that was
+        cancelled and has not ended yet, it waits for that. It is its reader who is told how it
         ends, so keep the Request.
 
         NoRoom: the ring is full, max_requests are in flight or kept, or earlier prompts fill the

@@ -161,7 +161,7 @@ class Session:
 
     def close(self) -> None:
         with self._lock:
-            if self._pointer is None:
+            if self.is_closed:
                 return
             self._check_thread()
             self._pointer = None

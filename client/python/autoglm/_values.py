@@ -126,7 +126,8 @@ def status_of(instance: str | None = None) -> tuple[Status, list[Model]]:
     connection; up to a second old.
 
     NotFound: no such daemon; NotAllowed: not in its group; BrokenContract: not a board that this
-    library understands, or Error with errno EPROTONOSUPPORT: one of another version. A heartbeat of long ago tells of a daemon that was killed or is stuck.
+    library understands; Error with errno EPROTONOSUPPORT: one of another version. A heartbeat of
+    long ago tells of a daemon that was killed or is stuck.
     """
     if instance is not None and "\0" in instance:
         raise invalid("instance has a NUL in it")

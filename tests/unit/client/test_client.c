@@ -1,11 +1,14 @@
 #include "autoglm.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "client/private.h"
@@ -115,6 +118,41 @@ static void every_fault_of_a_daemon_is_named_and_leaves_nothing_open(void **stat
 }
 
 /* ---- connecting ------------------------------------------------------------------------------ */
+
+/* What the daemon sees on its end within that time: 0: nothing; POLLIN | ...: the end. */
+static int peer_sees(const struct peer *peer, int timeout_ms)
+{
+    struct pollfd entry = {.fd = peer->socket_fd, .events = POLLIN};
+    return poll(&entry, 1, timeout_ms);
+}
+
+static void a_session_ends_with_its_owners_close_whoever_has_the_socket_still(void **state)
+{
+    struct peer peer;
+    peer_start(&peer, PEER_HONEST);
+    struct agl_options options = options_for(&peer);
+    struct agl_client *client;
+    assert_int_equal(agl_connect(&client, &options), 0);
+    peer_join(&peer);
+    pid_t closes = fork();
+    if (closes == 0) {
+        agl_close(client);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(closes, NULL, 0), closes);
+    assert_int_equal(peer_sees(&peer, 50), 0);
+    pid_t keeps = fork();
+    if (keeps == 0) {
+        pause();
+        _exit(0);
+    }
+    agl_close(client);
+    int seen = peer_sees(&peer, 10000);
+    kill(keeps, SIGKILL);
+    waitpid(keeps, NULL, 0);
+    assert_int_equal(seen, 1);
+    peer_stop(&peer);
+}
 
 static void an_honest_daemon_gives_a_session_that_closes_without_a_trace(void **state)
 {
@@ -346,6 +384,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_fault_of_a_daemon_is_named_and_leaves_nothing_open),
+        cmocka_unit_test(a_session_ends_with_its_owners_close_whoever_has_the_socket_still),
         cmocka_unit_test(an_honest_daemon_gives_a_session_that_closes_without_a_trace),
         cmocka_unit_test(without_options_the_environment_names_the_socket),
         cmocka_unit_test(the_largest_options_make_a_valid_geometry),

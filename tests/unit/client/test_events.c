@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
@@ -266,11 +267,11 @@ static void output_outside_of_its_arena_ends_the_session(void **state)
     static const struct event_output bad[] = {
         {.offset = 0, .bytes = 0, .release = 0},
         {.offset = 0, .bytes = OUTPUT_BYTES + 4, .release = 4},
-        {.offset = OUTPUT_BYTES, .bytes = 4, .release = 4},
-        {.offset = OUTPUT_BYTES - 4, .bytes = 8, .release = 8},
-        {.offset = UINT32_MAX - 3, .bytes = 8, .release = 8},
+        {.offset = OUTPUT_BYTES, .bytes = ROW, .release = ROW},
+        {.offset = OUTPUT_BYTES - ROW + 4, .bytes = ROW, .release = ROW},
+        {.offset = UINT32_MAX - 3, .bytes = ROW, .release = ROW},
         {.offset = 8, .bytes = UINT32_MAX - 3, .release = 8},
-        {.offset = 2, .bytes = 8, .release = 8},
+        {.offset = 2, .bytes = ROW, .release = ROW},
         {.offset = 0, .bytes = 6, .release = 8},
         {.offset = 0, .bytes = 8, .release = 8}, /* not a number for each token */
         {.offset = 0, .bytes = ROW, .release = OUTPUT_BYTES + 1},
@@ -345,8 +346,12 @@ static void a_shutdown_is_an_event_and_then_the_end(void **state)
     struct agl_event event;
     struct event shutdown = {.kind = EVENT_SHUTDOWN, .shutdown = {.error = -ESHUTDOWN}};
     submit_accepted();
+    assert_int_equal(agl_forget(client, 999), -ENOENT);
+    char detail[512];
+    snprintf(detail, sizeof detail, "%s", agl_error_detail());
     peer_send(&peer, &shutdown);
     expect(&event, AGL_EVENT_SHUTDOWN);
+    assert_string_equal(agl_error_detail(), detail); /* a call that succeeds leaves it */
     assert_int_equal(event.error, -ESHUTDOWN);
     assert_int_equal(event.request, 0);
     assert_everything_says(-EPIPE);

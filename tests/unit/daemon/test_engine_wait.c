@@ -370,6 +370,68 @@ static void many_silent_sessions_are_looked_at_piece_by_piece(void **state)
     rig_close(&rig);
 }
 
+static void a_slow_round_ends_with_its_sessions(void **state)
+{
+    (void)state;
+    enum { COUNT = 2 * ENGINE_COLD_SESSIONS };
+    static struct client_half clients[COUNT];
+    struct engine_rig rig;
+    rig_init(&rig);
+    rig.config.sessions_max = COUNT;
+    rig_open(&rig);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        client_half_open(&clients[i], &CLIENT_HALF_GEOMETRY);
+        rig_attach(&rig, &clients[i]);
+    }
+    rig_now_ns += 25 * RIG_MS;
+    rig_turn(&rig, 5);
+    rig_now_ns += 1000 * (uint64_t)RIG_MS;
+    rig_turn(&rig, 1);
+    assert_int_equal(rig.engine->cold_left, COUNT - ENGINE_COLD_SESSIONS);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        rig_detach(&rig, &clients[i]);
+        client_half_close(&clients[i]);
+    }
+    rig_turn(&rig, 1);
+    assert_int_equal(rig.engine->cold_left, 0); /* else it would not sleep */
+    rig_close(&rig);
+}
+
+/* Given up after it: the one that was active is found behind it all the same. */
+static void who_is_given_up_hides_nobody_who_was_active(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct client_half active, ringing;
+    struct event event;
+    rig_init(&s.rig);
+    s.rig.config.wait = ENGINE_WAIT_SLEEP;
+    stand_open(&s);
+    client_half_open(&active, &CLIENT_HALF_GEOMETRY);
+    client_half_open(&ringing, &CLIENT_HALF_GEOMETRY);
+    rig_attach(&s.rig, &ringing);
+    rig_attach(&s.rig, &active);
+    struct submission submission = client_half_request(&active, 1, 3, 1);
+    client_half_submit(&active, &submission);
+    rig_turn(&s.rig, 3);
+    s.client.session->stalled_since_ns = rig_now_ns - s.rig.config.slow_reader_ns;
+    session_list_remove(&s.rig.engine->hot, s.client.session); /* the last to be cooled */
+    session_list_add(&s.rig.engine->hot, s.client.session);
+    assert_int_equal(write(ringing.doorbell_fd, &(uint64_t){1}, 8), 8);
+    engine_wait(s.rig.engine, rig_now_ns);
+    assert_int_equal(active.session->place, SESSION_HOT);
+    assert_int_equal(s.client.session->place, SESSION_COLD);
+    assert_int_equal(s.rig.engine->cold.count, 1);
+    s.client.session->stalled_since_ns = 0;
+    while (client_half_poll(&active, &event))
+        continue;
+    rig_detach(&s.rig, &active);
+    rig_detach(&s.rig, &ringing);
+    client_half_close(&active);
+    client_half_close(&ringing);
+    stand_close(&s);
+}
+
 static void a_doorbell_that_rings_for_nothing_is_muted_for_a_while(void **state)
 {
     (void)state;
@@ -446,6 +508,8 @@ int main(void)
         cmocka_unit_test(a_doorbell_is_heard_while_the_engine_spins),
         cmocka_unit_test(a_command_whose_edge_was_taken_is_not_slept_over),
         cmocka_unit_test(many_silent_sessions_are_looked_at_piece_by_piece),
+        cmocka_unit_test(a_slow_round_ends_with_its_sessions),
+        cmocka_unit_test(who_is_given_up_hides_nobody_who_was_active),
         cmocka_unit_test(a_doorbell_that_rings_for_nothing_is_muted_for_a_while),
         cmocka_unit_test(a_filled_and_blocking_doorbell_harms_nobody),
         cmocka_unit_test(an_engine_that_spins_never_asks_to_be_rung),

@@ -80,6 +80,26 @@ static int death_of(volatile const uint8_t *address)
     return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 }
 
+/* A signal comes with no failed access: it has nothing to replace, and may not be swallowed. */
+static void a_bus_error_that_is_sent_ends_the_process(void **state)
+{
+    if (IS_SANITIZED)
+        skip();
+    signal(SIGBUS, SIG_DFL);
+    assert_int_equal(guard_open(1), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+        kill(getpid(), SIGBUS);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+    guard_close();
+}
+
 static void any_other_bus_error_still_ends_the_process(void **state)
 {
     if (IS_SANITIZED)
@@ -140,6 +160,7 @@ int main(void)
         cmocka_unit_test(a_page_that_fails_becomes_zeroes_and_is_noted),
         cmocka_unit_test(places_are_bounded_and_used_again),
         cmocka_unit_test(any_other_bus_error_still_ends_the_process),
+        cmocka_unit_test(a_bus_error_that_is_sent_ends_the_process),
         cmocka_unit_test(a_session_whose_memory_fails_is_ended_and_no_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

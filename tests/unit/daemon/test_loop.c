@@ -30,6 +30,16 @@ int __wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned
     return err ? err : __real_io_uring_queue_init(entries, ring, flags);
 }
 
+static int closed_fd = -1; /* the last one that was closed by close(2) */
+
+int __real_close(int fd);
+int __wrap_close(int fd);
+int __wrap_close(int fd)
+{
+    closed_fd = fd;
+    return __real_close(fd);
+}
+
 /* What a handler has seen. */
 struct seen {
     struct loop_op op;
@@ -304,6 +314,30 @@ static void without_io_uring_it_is_said_what_to_do(void **state)
     loop_close(NULL);
 }
 
+/* Behind the operation the number may be that of another file, whatever the operation says. */
+static void a_close_that_fails_is_not_tried_again(void **state)
+{
+    enum { NOBODY = 1000000 };
+    struct seen seen;
+    prepare(&seen);
+    closed_fd = -1;
+    assert_int_equal(loop_close_fd(loop, &seen.op, NOBODY), 0);
+    while (!seen.calls)
+        assert_true(loop_turn(loop, 1000 * 1000000ull) >= 0);
+    assert_int_equal(seen.result, -EBADF);
+    assert_int_equal(closed_fd, -1);
+}
+
+static void an_io_uring_is_left_to_close(void **state)
+{
+    struct seen seen;
+    struct io_uring ring;
+    prepare(&seen);
+    assert_int_equal(__real_io_uring_queue_init(4, &ring, 0), 0);
+    assert_int_equal(loop_close_fd(loop, &seen.op, ring.ring_fd), -EOPNOTSUPP);
+    io_uring_queue_exit(&ring);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -318,6 +352,8 @@ int main(void)
         TEST(accepting_on_what_does_not_listen_is_an_error),
         TEST(more_operations_than_the_ring_has_entries_all_end),
         TEST(an_old_kernel_gets_a_plain_ring),
+        TEST(a_close_that_fails_is_not_tried_again),
+        TEST(an_io_uring_is_left_to_close),
         TEST(without_io_uring_it_is_said_what_to_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
