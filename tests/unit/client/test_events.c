@@ -18,17 +18,22 @@ enum { MS = 1000000, OUTPUT_BYTES = 8192 };
 static struct peer peer;
 static struct agl_client *client;
 
-static int connect_in_mode(uint32_t wait_mode)
+static int connect_with(uint32_t wait_mode, uint32_t output_bytes)
 {
     peer_start(&peer, PEER_HONEST);
     struct agl_options options = AGL_OPTIONS_INIT;
     options.socket_path = peer.path;
     options.max_requests = 4;
-    options.output_bytes = OUTPUT_BYTES;
+    options.output_bytes = output_bytes;
     options.wait_mode = wait_mode;
     assert_int_equal(agl_connect(&client, &options), 0);
     peer_join(&peer);
     return 0;
+}
+
+static int connect_in_mode(uint32_t wait_mode)
+{
+    return connect_with(wait_mode, OUTPUT_BYTES);
 }
 
 static int connect_to_peer(void **state)
@@ -279,6 +284,16 @@ static void output_outside_of_its_arena_ends_the_session(void **state)
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         BREAKS("output", .kind = EVENT_OUTPUT, .request = running, .output = bad[i]);
+}
+
+static void output_that_nobody_made_room_for_ends_the_session(void **state)
+{
+    connect_with(AGL_WAIT_ADAPTIVE, 0);
+    struct event output = {.kind = EVENT_OUTPUT,
+                           .request = submit_accepted(),
+                           .output = {.bytes = PEER_VOCAB_SIZE * sizeof(float)}};
+    assert_broken_by(&output, "output outside of its arena");
+    leave_peer(NULL);
 }
 
 static void a_slot_with_another_number_is_no_event(void **state)
@@ -655,6 +670,7 @@ int main(void)
         cmocka_unit_test(every_breach_of_the_contract_ends_the_session),
         WITH_PEER(more_tokens_than_were_asked_for_end_the_session),
         cmocka_unit_test(output_outside_of_its_arena_ends_the_session),
+        cmocka_unit_test(output_that_nobody_made_room_for_ends_the_session),
         WITH_PEER(a_slot_with_another_number_is_no_event),
         cmocka_unit_test(noise_in_the_ring_never_does_harm),
         WITH_PEER(a_shutdown_is_an_event_and_then_the_end),
