@@ -1,14 +1,13 @@
 #include "daemon/connection.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "daemon/connection_state.h"
 #include "daemon/log.h"
+#include "daemon/undertaker.h"
 
 static bool is_half_open(enum connection_state state)
 {
@@ -47,123 +46,6 @@ static void add(struct connections *all, struct connection *connection)
         all->first->previous = connection;
     all->first = connection;
     all->count++;
-}
-
-static void release(struct connection *connection)
-{
-    struct connections *all = connection->all;
-    if (connection->previous)
-        connection->previous->next = connection->next;
-    else
-        all->first = connection->next;
-    if (connection->next)
-        connection->next->previous = connection->previous;
-    all->count--;
-
-    handshake_peer_fini(&connection->peer);
-    users_leave(&all->users, connection->user);
-    free(connection->burial);
-    free(connection->packet);
-    free(connection);
-}
-
-/* What a connection that waits for descriptors to be closed counts against its user. */
-static void weigh(struct connection *connection, int sign)
-{
-    if (connection->user)
-        connection->user->half_open += (uint32_t)(sign * CONNECTION_BURIAL_WEIGHT);
-}
-
-static void on_buried(struct loop_op *op, int result)
-{
-    struct connection *connection = op->owner;
-    if (--connection->buried)
-        return;
-    connection->all->burying--;
-    weigh(connection, -1);
-    release(connection);
-}
-
-/* A client may have sent a descriptor whose closing waits for as long as the client likes: a TCP
- * socket that lingers, a file of a file system of its own. So what came of that kind, and a socket
- * in which such a packet may lie unread, is closed by others, and the connection counts against its
- * user until that is done. true: it is under way. */
-static bool bury(struct connection *connection, int socket_fd)
-{
-    struct handshake_packet *packet = connection->packet;
-    uint32_t in_packet = packet ? packet->fd_count : 0;
-    uint32_t count = in_packet + (socket_fd >= 0);
-    connection->burial = count ? calloc(count, sizeof *connection->burial) : NULL;
-    for (uint32_t i = 0; i < count; i++) {
-        int fd = i < in_packet ? packet->fds[i] : socket_fd;
-        struct loop_op *op = connection->burial ? &connection->burial[i] : NULL;
-        if (op)
-            *op = (struct loop_op){.handler = on_buried, .owner = connection};
-        if (op && loop_close_fd(connection->all->loop, op, fd) == 0)
-            connection->buried++;
-        else
-            close(fd); /* no memory, or an io_uring */
-    }
-    if (packet)
-        packet->fd_count = 0;
-    if (!connection->buried)
-        return false;
-    connection->all->burying++;
-    weigh(connection, 1);
-    return true;
-}
-
-/* Closes everything of a connection that nobody else has; then it is gone, or soon will be. */
-static void close_all(struct connection *connection)
-{
-    struct session *session = connection->session;
-    int dirty_fd = -1;
-    if (!handshake_hush(connection->socket_fd)) {
-        dirty_fd = connection->socket_fd;
-        connection->socket_fd = -1;
-        if (session)
-            session->options.socket_fd = -1;
-    }
-    if (session) {
-        session_close(session); /* the socket and the doorbell with it */
-    } else {
-        if (connection->socket_fd >= 0)
-            close(connection->socket_fd);
-        if (connection->doorbell_fd >= 0)
-            close(connection->doorbell_fd);
-        region_fini(&connection->daemon_half);
-    }
-    connection->session = NULL;
-    if (connection->memory_bytes)
-        connection_hold(connection, 0);
-    if (connection->packet)
-        handshake_packet_fini(connection->packet);
-    if (!bury(connection, dirty_fd))
-        release(connection);
-}
-
-void connection_settle(struct connection *connection)
-{
-    if (connection->state != CONNECTION_CLOSING || connection->buried ||
-        loop_op_active(&connection->receive) || loop_op_active(&connection->hang_up) ||
-        loop_op_active(&connection->process) || loop_op_active(&connection->timer))
-        return;
-    close_all(connection);
-}
-
-static void cancel_all(struct connection *connection)
-{
-    struct loop *loop = connection->all->loop;
-    loop_cancel(loop, &connection->receive);
-    loop_cancel(loop, &connection->hang_up);
-    loop_cancel(loop, &connection->process);
-    loop_cancel(loop, &connection->timer);
-}
-
-void connection_begin_close(struct connection *connection)
-{
-    connection_set_state(connection, CONNECTION_CLOSING);
-    cancel_all(connection);
 }
 
 /* Clients choose how often they are refused or break the contract, so they do not choose how many
@@ -227,7 +109,7 @@ void connection_leave(struct connection *connection)
     connection_set_state(connection, CONNECTION_LEAVING);
     all->serving--;
     board_show_sessions(all);
-    cancel_all(connection);
+    connection_cancel_all(connection);
     try_leave(connection);
 }
 
@@ -277,22 +159,30 @@ void connection_on_process_end(struct loop_op *op, int result)
     connection_settle(connection);
 }
 
-/* Who it is, and whether that user may begin another handshake. A refusal is told already. */
-static int meet(struct connection *connection)
+/* Who it is. One that is gone already is nobody to refuse. */
+static int identify(struct connection *connection)
 {
     struct connections *all = connection->all;
     int err = handshake_peer(&connection->peer, connection->socket_fd);
     connection->user = err == 0 ? users_enter(&all->users, connection->peer.uid) : NULL;
-    if (!connection->user) {
-        err = err < 0 ? err : -ENOMEM;
-        log_debug("a client was turned away: %s", strerror(-err));
+    if (connection->user) {
+        connection->user->half_open++;
+        return 0;
+    }
+    err = err < 0 ? err : -ENOMEM;
+    log_debug("a client was turned away: %s", strerror(-err));
+    if (err != -ESRCH) {
         board_count(&all->board->board->sessions_refused);
         say_farewell(connection->socket_fd, err, "the daemon is out of descriptors or memory");
-        connection_begin_close(connection);
-        return err;
     }
-    connection->user->half_open++;
-    if (!access_is_allowed(&all->access, connection->socket_fd)) {
+    connection_begin_close(connection);
+    return err;
+}
+
+/* Whether that user may begin another handshake. A refusal is told already. */
+static int admit(struct connection *connection)
+{
+    if (!access_is_allowed(&connection->all->access, connection->socket_fd)) {
         connection_refuse(connection, -EACCES,
                           "this user is not let in (allow_users, allow_groups)");
         return -EACCES;
@@ -304,27 +194,28 @@ static int meet(struct connection *connection)
     return 0;
 }
 
+static void turn_away_without_memory(struct connections *all, int socket_fd)
+{
+    log_debug("a client was turned away: %s", strerror(ENOMEM));
+    board_count(&all->board->board->sessions_refused);
+    say_farewell(socket_fd, -ENOMEM, "the daemon is out of memory");
+    undertaker_close_one(socket_fd);
+}
+
 void connection_open(struct connections *all, int socket_fd)
 {
     struct connection *connection = calloc(1, sizeof *connection);
-    if (connection)
-        connection->packet = calloc(1, sizeof *connection->packet);
-    if (!connection || !connection->packet) {
-        free(connection);
-        log_debug("a client was turned away: %s", strerror(ENOMEM));
-        board_count(&all->board->board->sessions_refused);
-        say_farewell(socket_fd, -ENOMEM, "the daemon is out of memory");
-        close(socket_fd);
+    if (!connection) {
+        turn_away_without_memory(all, socket_fd);
         return;
     }
-
     connection->peer = PEER_EMPTY;
     connection->socket_fd = socket_fd;
     connection->daemon_half = REGION_EMPTY;
-    connection->doorbell_fd = -1;
+    connection->half_fd = connection->doorbell_fd = -1;
     connection->state = CONNECTION_HELLO;
     add(all, connection);
-    if (meet(connection) == 0) {
+    if (identify(connection) == 0 && admit(connection) == 0) {
         int err = connection_begin(connection);
         if (err < 0)
             connection_refuse_system(connection, err, "the connection");
@@ -361,6 +252,7 @@ void connections_retry(struct connections *all)
             try_leave(at);
         connection_settle(at);
     }
+    connections_keep_sweeping(all);
 }
 
 void connections_refuse_new(struct connections *all)
@@ -372,30 +264,4 @@ void connections_refuse_new(struct connections *all)
             connection_refuse(at, -ESHUTDOWN, "the daemon stops");
         connection_settle(at);
     }
-}
-
-void connections_close(struct connections *all)
-{
-    struct connection *next;
-    for (struct connection *at = all->first; at; at = next) {
-        next = at->next;
-        if (at->state == CONNECTION_SERVING)
-            all->serving--;
-        if (at->state != CONNECTION_CLOSING)
-            connection_begin_close(at);
-        connection_settle(at);
-    }
-    board_show_sessions(all);
-}
-
-void connections_forget(struct connections *all)
-{
-    assert(all->count == all->burying);
-    struct connection *next;
-    for (struct connection *at = all->first; at; at = next) {
-        next = at->next;
-        weigh(at, -1);
-        release(at);
-    }
-    all->burying = 0;
 }

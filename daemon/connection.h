@@ -3,7 +3,7 @@
  * over to the engine and back, and the end. What a client may have at once is bounded here.
  *
  *   HELLO -> ATTACH -> ENTERING -> SERVING -> LEAVING -> DETACHED
- *     `---------`----------`---------`----------`----------`--------> CLOSING -> gone
+ *     `---------`----------`---------`----------`----------`--------> CLOSING -> REMAINS -> gone
  *
  * Nothing is closed or unmapped while the engine has the session or the kernel an operation on it.
  */
@@ -23,9 +23,8 @@
 
 enum {
     CONNECTION_HALF_OPEN_PER_USER = 64, /* in the handshake at once; the others are sent away */
-    CONNECTION_BURIAL_WEIGHT =
-        16, /* counts as so many of them: it may hold hundreds of descriptors */
-    CONNECTION_REFUSALS_LOGGED = 10, /* lines a second; the others are counted */
+    CONNECTION_SOCKETS_AT_ONCE = 64,    /* for the undertaker, who waits for no more */
+    CONNECTION_REFUSALS_LOGGED = 10,    /* lines a second; the others are counted */
 };
 
 enum connection_state {
@@ -36,6 +35,7 @@ enum connection_state {
     CONNECTION_LEAVING,  /* the engine is to be asked for it */
     CONNECTION_DETACHED, /* the engine was asked for it */
     CONNECTION_CLOSING,  /* ours again: waits for the kernel's operations to end */
+    CONNECTION_REMAINS,  /* waits for what its client has left to be closed, or still keeps */
 };
 
 /* All connections, and what they need. */
@@ -54,7 +54,12 @@ struct connections {
     uint32_t sessions; /* hold the memory of a session: at most config->sessions_max */
     uint32_t next_number;
     uint32_t awaiting_engine; /* in ENTERING or LEAVING, to be tried again */
-    uint32_t burying;         /* of `count`: only wait for the kernel to close descriptors */
+
+    uint32_t remaining; /* of `count`: in REMAINS, looked at again and again (connection_end.c) */
+    uint32_t open_sockets; /* of `remaining`: for the undertaker */
+    struct loop_op sweep;
+    uint64_t sweep_ns; /* until the next look */
+    bool is_closing;   /* nobody looks again */
 
     uint64_t refusals_since_ns; /* one second of log lines begins: refusals, broken contracts */
     uint32_t refusals_logged;
@@ -68,14 +73,14 @@ void connection_open(struct connections *all, int socket_fd);
 void connection_broken(struct session *session);
 void connection_detached(struct session *session);
 
-/* Tries again what the engine had no room for. */
+/* Tries again what the engine or the loop had no room for. */
 void connections_retry(struct connections *all);
 
 /* Sends away everyone who is still in the handshake: the daemon stops. */
 void connections_refuse_new(struct connections *all);
 
-/* Ends all of them, now that the engine has stopped: turn the loop until all that are left are
- * burying, then forget these: what their clients made is closed when it can be, or with us. */
+/* Ends all of them, now that the engine has stopped: turn the loop until all that are left remain,
+ * then forget these: what their clients made is closed when it can be, or with us. */
 void connections_close(struct connections *all);
 void connections_forget(struct connections *all);
 

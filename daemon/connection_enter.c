@@ -1,12 +1,12 @@
 /* The handshake, step by step: from the first packet until the engine has the session. */
 #include "daemon/connection_state.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "daemon/log.h"
 
@@ -36,8 +36,6 @@ void connection_try_enter(struct connection *connection)
     }
     connection_set_state(connection, CONNECTION_SERVING);
     loop_cancel(all->loop, &connection->timer);
-    free(connection->packet);
-    connection->packet = NULL;
     all->serving++;
     board_count(&all->board->board->sessions_total);
     board_show_sessions(all);
@@ -51,8 +49,8 @@ void connection_try_enter(struct connection *connection)
               (int)connection->peer.pid, (unsigned)connection->peer.uid);
 }
 
-/* Maps what came with MESSAGE_ATTACH and makes a session of everything. */
-static int make_session(struct connection *connection, struct failure *failure)
+/* Maps the client's half and makes a session of everything. fd is still the caller's. */
+static int make_session(struct connection *connection, int fd, struct failure *failure)
 {
     const char *why;
     struct session_options options = {
@@ -65,13 +63,11 @@ static int make_session(struct connection *connection, struct failure *failure)
         .geometry = connection->geometry,
         .daemon_half = connection->daemon_half,
     };
-    int err = region_map_peer(&options.client_half, connection->packet->fds[0],
-                              client_half_bytes(&connection->geometry), &why);
+    int err =
+        region_map_peer(&options.client_half, fd, client_half_bytes(&connection->geometry), &why);
     if (err < 0)
         return failure_set(failure, err, "attach: the client half: %s", why ? why : strerror(-err));
-    connection->packet->fd_count = 0;
-    region_close_fd(&options.client_half);
-
+    options.client_half.fd = -1; /* the mapping is enough */
     err = session_open(&connection->session, &options);
     if (err < 0) {
         region_fini(&options.client_half);
@@ -82,16 +78,19 @@ static int make_session(struct connection *connection, struct failure *failure)
     return 0;
 }
 
-static void take_attach(struct connection *connection)
+static void take_attach(struct connection *connection, const struct handshake_packet *packet)
 {
     struct failure failure;
-    int err = handshake_check_attach(connection->packet, &failure);
+    int err = handshake_check_attach(packet, &failure);
     if (err == 0)
-        err = make_session(connection, &failure);
+        err = make_session(connection, packet->fd, &failure);
     if (err < 0) {
+        connection_bury(connection, packet->fd);
         connection_refuse(connection, err, failure.text);
         return;
     }
+    handshake_discard(connection->socket_fd);
+    close(packet->fd);
     connection_set_state(connection, CONNECTION_ENTERING);
     connection_try_enter(connection);
 }
@@ -101,9 +100,10 @@ static uint16_t smaller(uint16_t a, uint16_t b)
     return a < b ? a : b;
 }
 
-static int welcome(struct connection *connection)
+/* half_fd: what the client is given of the daemon's half. */
+static int send_welcome(struct connection *connection, const struct message_hello *hello,
+                        int half_fd)
 {
-    const struct message_hello *hello = &connection->packet->message.hello;
     struct message_welcome message = {
         .header = MESSAGE_INIT(MESSAGE_WELCOME, struct message_welcome),
         .major = LAYOUT_MAJOR,
@@ -112,10 +112,26 @@ static int welcome(struct connection *connection)
         .session = connection->number,
         .board_bytes = (uint32_t)connection->all->board->region.bytes,
     };
-    const int fds[MESSAGE_WELCOME_FDS] = {
-        connection->daemon_half.fd, connection->all->board->region.fd, connection->doorbell_fd};
+    const int fds[MESSAGE_WELCOME_FDS] = {half_fd, connection->all->board->region.fd,
+                                          connection->doorbell_fd};
     return handshake_send(connection->socket_fd, &message, sizeof message, fds,
                           MESSAGE_WELCOME_FDS);
+}
+
+/* The client is given a file of its own, so that we see when it has closed it (half_fd). */
+static int welcome(struct connection *connection, const struct message_hello *hello)
+{
+    int client_fd;
+    int err = region_open_again(connection->daemon_half.fd, &connection->half_fd);
+    if (err < 0)
+        return err;
+    err = region_open_again(connection->daemon_half.fd, &client_fd);
+    if (err < 0)
+        return err;
+    err = send_welcome(connection, hello, client_fd);
+    close(client_fd);
+    region_close_fd(&connection->daemon_half);
+    return err;
 }
 
 static double mib(uint64_t bytes)
@@ -124,8 +140,8 @@ static double mib(uint64_t bytes)
 }
 
 /* Whether a session of that size keeps to what all clients, and those of one user, may have. */
-static int check_limits(const struct connection *connection, uint64_t memory_bytes,
-                        struct failure *failure)
+static int compare_limits(const struct connection *connection, uint64_t memory_bytes,
+                          struct failure *failure)
 {
     const struct config *config = connection->all->config;
     const struct user *user = connection->user;
@@ -144,11 +160,23 @@ static int check_limits(const struct connection *connection, uint64_t memory_byt
     return 0;
 }
 
-static int prepare_session(struct connection *connection, struct failure *failure)
+/* The memory of closed sessions counts as long as somebody has it, so look who has before saying
+ * no. */
+static int check_limits(const struct connection *connection, uint64_t memory_bytes,
+                        struct failure *failure)
+{
+    int err = compare_limits(connection, memory_bytes, failure);
+    while (err < 0 && connections_sweep(connection->all))
+        err = compare_limits(connection, memory_bytes, failure);
+    return err;
+}
+
+static int prepare_session(struct connection *connection, const struct message_hello *hello,
+                           struct failure *failure)
 {
     struct geometry *granted = &connection->geometry;
-    handshake_grant(granted, &connection->packet->message.hello.geometry,
-                    &connection->all->config->geometry_max, connection->number);
+    handshake_grant(granted, &hello->geometry, &connection->all->config->geometry_max,
+                    connection->number);
     uint64_t memory_bytes = client_half_bytes(granted) + daemon_half_bytes(granted);
     int err = check_limits(connection, memory_bytes, failure);
     if (err < 0)
@@ -164,12 +192,9 @@ static int prepare_session(struct connection *connection, struct failure *failur
     return err;
 }
 
-static int receive_next(struct connection *connection)
+static int wait_for_packet(struct connection *connection)
 {
-    assert(connection->packet->fd_count == 0); /* a right HELLO brings none */
-    handshake_packet_init(connection->packet);
-    return loop_receive(connection->all->loop, &connection->receive, connection->socket_fd,
-                        &connection->packet->header);
+    return loop_poll(connection->all->loop, &connection->readable, connection->socket_fd, POLLIN);
 }
 
 /* It has gone by itself, so nobody refuses it. */
@@ -180,23 +205,24 @@ static void leave_early(struct connection *connection)
     connection_begin_close(connection);
 }
 
-static void take_hello(struct connection *connection)
+static void take_hello(struct connection *connection, const struct handshake_packet *packet)
 {
+    const struct message_hello *hello = &packet->message.hello;
     struct failure failure;
-    int err = handshake_check_hello(connection->packet, &failure);
-    if (connection->packet->bytes >= sizeof connection->packet->message.hello)
-        handshake_clean_name(connection->peer.name, connection->packet->message.hello.name);
+    int err = handshake_check_hello(packet, &failure);
+    if (packet->bytes >= sizeof *hello)
+        handshake_clean_name(connection->peer.name, hello->name);
     if (err == 0)
-        err = prepare_session(connection, &failure);
+        err = prepare_session(connection, hello, &failure);
     if (err < 0) {
         connection_refuse(connection, err, failure.text);
         return;
     }
 
-    err = welcome(connection);
-    region_close_fd(&connection->daemon_half);
+    handshake_discard(connection->socket_fd);
+    err = welcome(connection, hello);
     if (err == 0)
-        err = receive_next(connection);
+        err = wait_for_packet(connection);
     if (err == -EPIPE || err == -ECONNRESET)
         leave_early(connection);
     else if (err < 0)
@@ -205,22 +231,41 @@ static void take_hello(struct connection *connection)
         connection_set_state(connection, CONNECTION_ATTACH);
 }
 
-static void on_packet(struct loop_op *op, int result)
+/* What a client may send besides memory is closed when its maker likes, so one of each user at a
+ * time. */
+static void take_packet(struct connection *connection)
 {
-    struct connection *connection = op->owner;
-    if (result >= 0) /* even if nobody wants it any more: descriptors may have come */
-        handshake_packet_take(connection->packet, (size_t)result);
-
-    if (connection->state != CONNECTION_HELLO && connection->state != CONNECTION_ATTACH) {
-        connection_settle(connection);
+    struct handshake_packet packet;
+    bool is_hello = connection->state == CONNECTION_HELLO;
+    if (!is_hello && connection->user->burying) {
+        connection_refuse(connection, -EUSERS,
+                          "what this user sent instead of memory is not closed yet");
         return;
     }
-    if (result <= 0) {
+    int got = handshake_look(&packet, connection->socket_fd, !is_hello);
+    int err = got == -EAGAIN ? wait_for_packet(connection) : got; /* it was nothing */
+    if (err == 0 && got != 0)
+        return;
+    if (err <= 0)
+        connection_bury(connection, packet.fd);
+    if (err == 0 || err == -ECONNRESET)
         leave_early(connection);
-    } else if (connection->state == CONNECTION_HELLO) {
-        take_hello(connection);
-    } else {
-        take_attach(connection);
+    else if (err < 0)
+        connection_refuse_system(connection, err, "the connection");
+    else if (is_hello)
+        take_hello(connection, &packet);
+    else
+        take_attach(connection, &packet);
+}
+
+static void on_readable(struct loop_op *op, int result)
+{
+    struct connection *connection = op->owner;
+    if (connection->state == CONNECTION_HELLO || connection->state == CONNECTION_ATTACH) {
+        if (result < 0)
+            connection_refuse_system(connection, result, "the connection");
+        else
+            take_packet(connection);
     }
     connection_settle(connection);
 }
@@ -236,11 +281,11 @@ static void on_deadline(struct loop_op *op, int result)
 int connection_begin(struct connection *connection)
 {
     struct connections *all = connection->all;
-    connection->receive = (struct loop_op){.handler = on_packet, .owner = connection};
+    connection->readable = (struct loop_op){.handler = on_readable, .owner = connection};
     connection->hang_up = (struct loop_op){.handler = connection_on_hang_up, .owner = connection};
     connection->process =
         (struct loop_op){.handler = connection_on_process_end, .owner = connection};
     connection->timer = (struct loop_op){.handler = on_deadline, .owner = connection};
     int err = loop_timer(all->loop, &connection->timer, loop_now_ns() + all->config->handshake_ns);
-    return err < 0 ? err : receive_next(connection);
+    return err < 0 ? err : wait_for_packet(connection);
 }

@@ -1,5 +1,6 @@
 /*
- * What connection.c (life and end) and connection_enter.c (the handshake) share of a connection.
+ * What connection.c (life), connection_enter.c (the handshake) and connection_end.c (the end) share
+ * of a connection.
  */
 #ifndef AGL_DAEMON_CONNECTION_STATE_H
 #define AGL_DAEMON_CONNECTION_STATE_H
@@ -15,15 +16,15 @@ struct connection {
     struct peer peer;
     struct user *user;     /* NULL: not known yet */
     uint64_t memory_bytes; /* of both halves, counted on its user; 0: it holds no session */
-    int socket_fd;
+    int socket_fd;         /* -1: closed */
+    uint64_t closed_ns;    /* when all was closed that could be */
 
-    struct loop_op receive, hang_up, process, timer;
-    struct loop_op *burial;          /* of descriptors whose closing may take long; NULL: none */
-    uint32_t buried;                 /* of these, still open */
-    struct handshake_packet *packet; /* NULL: the handshake is over, there are no more */
+    struct loop_op readable, hang_up, process, timer;
+    struct loop_op burial; /* of what came instead of memory */
 
     struct geometry geometry;
     struct region daemon_half; /* until the session has it, as socket and doorbell */
+    int half_fd; /* of region_open_again(), while the client may have the daemon's half; -1: none */
     int doorbell_fd;
     struct session *session;
 };
@@ -46,13 +47,6 @@ void connection_set_state(struct connection *connection, enum connection_state s
 /* Counts a session of that size, or none any more (0), on the connection's user. */
 void connection_hold(struct connection *connection, uint64_t memory_bytes);
 
-/* Called at the end of everything that may have been the last of a connection: it may be gone
- * afterwards. */
-void connection_settle(struct connection *connection);
-
-/* Ends a connection that the engine does not have (any more). */
-void connection_begin_close(struct connection *connection);
-
 /* Sends away a client that the engine does not have, and says why. */
 void connection_refuse(struct connection *connection, int error, const char *why);
 void connection_refuse_system(struct connection *connection, int error, const char *what);
@@ -63,6 +57,28 @@ void connection_leave(struct connection *connection);
 /* Handlers of the two signs of a served client's end. */
 void connection_on_hang_up(struct loop_op *op, int result);
 void connection_on_process_end(struct loop_op *op, int result);
+
+/* ---- connection_end.c ------------------------------------------------------------------------ */
+
+/* Ends a connection that the engine does not have (any more). */
+void connection_begin_close(struct connection *connection);
+
+/* Asks the kernel to end all operations of a connection. */
+void connection_cancel_all(struct connection *connection);
+
+/* Called at the end of everything that may have been the last of a connection: it may be gone
+ * afterwards. */
+void connection_settle(struct connection *connection);
+
+/* Closes our copy of what a client sent instead of memory (-1: nothing). It counts against the user
+ * until it is closed. */
+void connection_bury(struct connection *connection, int fd);
+
+/* Looks at what remains of closed connections now. Whether any of it is gone. */
+bool connections_sweep(struct connections *all);
+
+/* Looks again soon, if anything remains. */
+void connections_keep_sweeping(struct connections *all);
 
 /* ---- connection_enter.c ---------------------------------------------------------------------- */
 

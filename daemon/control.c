@@ -14,6 +14,7 @@
 #include "daemon/log.h"
 #include "daemon/loop.h"
 #include "daemon/systemd.h"
+#include "daemon/undertaker.h"
 
 /* How often the board's copy is made anew, while there is work and while there is none. */
 static const uint64_t busy_tick_ns = 100000000, idle_tick_ns = 1000000000;
@@ -67,7 +68,7 @@ static void on_accept(struct loop_op *op, int result)
         control->is_accept_complained_of = false;
         connection_open(&control->all, result);
     } else if (result >= 0) {
-        close(result);
+        undertaker_close_one(result);
     }
     if (control->phase == PHASE_SERVING && !loop_op_active(op))
         accept_again_later(control, result < 0 ? result : -EAGAIN);
@@ -276,16 +277,16 @@ int control_open(struct control **ret_control, const struct control_options *opt
     struct control *control = calloc(1, sizeof *control);
     if (!control)
         return failure_set(failure, -ENOMEM, "control: out of memory");
-    control->all = (struct connections){
-        .config = options->config, .engine = options->engine, .board = options->board};
+    control->all = (struct connections){.config = options->config,
+                                        .engine = options->engine,
+                                        .board = options->board,
+                                        .access = *options->access};
     control->listener = LISTENER_EMPTY;
     control->signal_fd = options->signal_fd;
     control->report_fd = engine_report_fd(options->engine);
     control->watchdog_ns = systemd_watchdog_ns();
 
-    int err = access_open(&control->all.access, options->config, failure);
-    if (err == 0)
-        err = loop_open(&control->all.loop, failure);
+    int err = loop_open(&control->all.loop, failure);
     if (err == 0)
         err = listener_open(&control->listener, options->config, failure);
     if (err == 0) {
@@ -336,10 +337,10 @@ int control_run(struct control *control)
 
 static bool is_any_active(const struct control *control)
 {
-    return control->all.count > control->all.burying || loop_op_active(&control->accept) ||
-           loop_op_active(&control->accept_pause) || loop_op_active(&control->signal) ||
-           loop_op_active(&control->report) || loop_op_active(&control->tick) ||
-           loop_op_active(&control->drain_end);
+    return control->all.count > control->all.remaining || loop_op_active(&control->all.sweep) ||
+           loop_op_active(&control->accept) || loop_op_active(&control->accept_pause) ||
+           loop_op_active(&control->signal) || loop_op_active(&control->report) ||
+           loop_op_active(&control->tick) || loop_op_active(&control->drain_end);
 }
 
 void control_close(struct control *control)

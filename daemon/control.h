@@ -6,6 +6,7 @@
 #ifndef AGL_DAEMON_CONTROL_H
 #define AGL_DAEMON_CONTROL_H
 
+#include "daemon/access.h"
 #include "daemon/board.h"
 #include "daemon/config.h"
 #include "daemon/engine.h"
@@ -16,7 +17,8 @@ struct control;
 /* All of them must outlive the control. */
 struct control_options {
     const struct config *config;
-    struct engine *engine; /* started */
+    const struct access_list *access; /* copied */
+    struct engine *engine;            /* started */
     struct board_owner *board;
     int signal_fd; /* a signalfd of SIGTERM, SIGINT, SIGHUP; the caller's */
 };

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -57,46 +58,51 @@ void handshake_peer_fini(struct peer *peer)
     peer->process = -1;
 }
 
-void handshake_packet_init(struct handshake_packet *packet)
+/* Nothing else comes as a control message: this socket did not ask for it. */
+static int copied_fd(struct msghdr *header)
 {
-    memset(packet, 0, sizeof *packet);
-    packet->part = (struct iovec){.iov_base = &packet->message, .iov_len = sizeof packet->message};
-    packet->header = (struct msghdr){.msg_iov = &packet->part,
-                                     .msg_iovlen = 1,
-                                     .msg_control = packet->control,
-                                     .msg_controllen = sizeof packet->control};
+    int fd = -1;
+    struct cmsghdr *rights = CMSG_FIRSTHDR(header);
+    if (rights)
+        memcpy(&fd, CMSG_DATA(rights), sizeof fd);
+    return fd;
 }
 
-void handshake_packet_take(struct handshake_packet *packet, size_t bytes)
+int handshake_look(struct handshake_packet *ret_packet, int socket_fd, bool with_fd)
 {
-    packet->bytes = bytes;
-    packet->flags = packet->header.msg_flags;
-    struct cmsghdr *control = CMSG_FIRSTHDR(&packet->header);
-    for (; control; control = CMSG_NXTHDR(&packet->header, control)) {
-        if (control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS)
-            continue;
-        size_t count = (control->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < count; i++) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(control) + i * sizeof fd, sizeof fd);
-            if (packet->fd_count < HANDSHAKE_FDS_MAX)
-                packet->fds[packet->fd_count++] = fd;
-            else
-                close(fd);
-        }
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+    memset(ret_packet, 0, sizeof *ret_packet);
+    ret_packet->fd = -1;
+    struct iovec part = {.iov_base = &ret_packet->message, .iov_len = sizeof ret_packet->message};
+    struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1};
+    if (with_fd) {
+        header.msg_control = control;
+        header.msg_controllen = CMSG_LEN(sizeof(int)); /* CMSG_SPACE() has room for two */
     }
+    ssize_t got = recvmsg(socket_fd, &header, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (got < 0)
+        return -errno;
+    ret_packet->bytes = (size_t)got;
+    ret_packet->flags = header.msg_flags;
+    if (with_fd)
+        ret_packet->fd = copied_fd(&header);
+    if (with_fd && ret_packet->fd < 0 && header.msg_flags & MSG_CTRUNC)
+        return -EMFILE;
+    return got > 0;
 }
 
-void handshake_packet_fini(struct handshake_packet *packet)
+void handshake_discard(int socket_fd)
 {
-    uint32_t left = 0;
-    for (uint32_t i = 0; i < packet->fd_count; i++) {
-        if (fcntl(packet->fds[i], F_GET_SEALS) >= 0)
-            close(packet->fds[i]); /* memory, with nobody behind it */
-        else
-            packet->fds[left++] = packet->fds[i];
-    }
-    packet->fd_count = left;
+    char byte;
+    (void)!recv(socket_fd, &byte, sizeof byte, MSG_DONTWAIT);
+}
+
+bool handshake_closes_at_once(int fd, uint64_t bytes)
+{
+    enum { BLOCK_BYTES = 512, SURPLUS_BYTES = 4 << 20 };
+    struct stat status;
+    return fcntl(fd, F_GET_SEALS) >= 0 && fstat(fd, &status) == 0 &&
+           (uint64_t)status.st_blocks * BLOCK_BYTES <= bytes + SURPLUS_BYTES;
 }
 
 /* Throws away one packet that brings no descriptors. 1: go on; 0: there is none; -EBUSY: it brings
@@ -156,8 +162,6 @@ static int check_packet(const struct handshake_packet *packet, enum message_kind
     if (header->kind != kind)
         return failure_set(failure, -EPROTO, "%s: message kind is %u, must be %u", name,
                            header->kind, (unsigned)kind);
-    if (packet->flags & MSG_CTRUNC)
-        return failure_set(failure, -EPROTO, "%s: too many descriptors came with it", name);
     return 0;
 }
 
@@ -169,15 +173,6 @@ static int check_size(const struct handshake_packet *packet, size_t bytes, const
         return failure_set(failure, -EPROTO, "%s: %zu bytes%s, its header says %u, must be %zu",
                            name, packet->bytes, packet->flags & MSG_TRUNC ? " and more" : "",
                            packet->message.header.bytes, bytes);
-    return 0;
-}
-
-static int check_fds(const struct handshake_packet *packet, uint32_t count, const char *name,
-                     struct failure *failure)
-{
-    if (packet->fd_count != count)
-        return failure_set(failure, -EPROTO, "%s: %u descriptors came with it, must be %u", name,
-                           packet->fd_count, count);
     return 0;
 }
 
@@ -200,10 +195,10 @@ int handshake_check_hello(const struct handshake_packet *packet, struct failure 
     if (packet->bytes >= offsetof(struct message_hello, features) && hello->major != LAYOUT_MAJOR)
         return refuse_version(hello, failure);
     err = check_size(packet, sizeof *hello, name, failure);
-    if (err == 0)
-        err = check_fds(packet, 0, name, failure);
     if (err < 0)
         return err;
+    if (packet->flags & MSG_CTRUNC)
+        return failure_set(failure, -EPROTO, "hello: descriptors came with it, none may");
     if (hello->features)
         return failure_set(failure, -EPROTONOSUPPORT,
                            "features 0x%x are asked for, the daemon knows none: update the daemon",
@@ -222,10 +217,12 @@ int handshake_check_attach(const struct handshake_packet *packet, struct failure
     int err = check_packet(packet, MESSAGE_ATTACH, name, failure);
     if (err == 0)
         err = check_size(packet, sizeof packet->message.attach, name, failure);
-    if (err == 0)
-        err = check_fds(packet, MESSAGE_ATTACH_FDS, name, failure);
     if (err < 0)
         return err;
+    if (packet->flags & MSG_CTRUNC)
+        return failure_set(failure, -EPROTO, "attach: more than 1 descriptor came with it");
+    if (packet->fd < 0)
+        return failure_set(failure, -EPROTO, "attach: no descriptor came with it, must be 1");
     if (!is_zero(packet->message.attach.reserved, sizeof packet->message.attach.reserved))
         return failure_set(failure, -EPROTO, "attach: a reserved field is not 0");
     return 0;
@@ -276,10 +273,10 @@ void handshake_clean_name(char ret_name[32], const char name[32])
 int handshake_send(int socket_fd, const void *message, size_t bytes, const int *fds,
                    uint32_t fd_count)
 {
-    _Alignas(struct cmsghdr) char control[CMSG_SPACE(HANDSHAKE_FDS_MAX * sizeof(int))] = {0};
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(MESSAGE_WELCOME_FDS * sizeof(int))] = {0};
     struct iovec part = {.iov_base = (void *)message, .iov_len = bytes};
     struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1};
-    assert(fd_count <= HANDSHAKE_FDS_MAX);
+    assert(fd_count <= MESSAGE_WELCOME_FDS);
     if (fd_count) {
         header.msg_control = control;
         header.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));

@@ -26,31 +26,26 @@ struct peer {
 int handshake_peer(struct peer *ret_peer, int socket_fd);
 void handshake_peer_fini(struct peer *peer);
 
-/* As many as a packet can bring (SCM_MAX_FD): the kernel would close what has no room here, in our
- * thread, and that may take as long as the sender likes. */
-enum { HANDSHAKE_FDS_MAX = 253 };
-
-/* Room for one message of the peer, with descriptors. */
+/* One message of the peer, with the one descriptor that it may bring. */
 struct handshake_packet {
     union message message;
     size_t bytes;
-    int fds[HANDSHAKE_FDS_MAX];
-    uint32_t fd_count;
-    int flags; /* MSG_TRUNC, MSG_CTRUNC */
-
-    struct msghdr header; /* for recvmsg() */
-    struct iovec part;
-    _Alignas(struct cmsghdr) char control[CMSG_SPACE(HANDSHAKE_FDS_MAX * sizeof(int))];
+    int fd;    /* a copy; -1: none */
+    int flags; /* MSG_TRUNC; MSG_CTRUNC: it brings more than the descriptor that was asked for */
 };
 
-/* Makes the packet ready for recvmsg(&packet->header). */
-void handshake_packet_init(struct handshake_packet *packet);
+/* Looks at the next packet and leaves it where it is: what it brings is not ours, and a stranger's
+ * descriptor is closed with as much delay as he likes. with_fd: takes a copy of its descriptor, if
+ * it brings one, which is the caller's to close. 1; 0: the peer is gone, or the packet has no bytes
+ * (it may have a descriptor); -EAGAIN: nothing has come; -EMFILE: no room for the copy. */
+int handshake_look(struct handshake_packet *ret_packet, int socket_fd, bool with_fd);
 
-/* After recvmsg() gave `bytes`: takes the descriptors out. They are the packet's. */
-void handshake_packet_take(struct handshake_packet *packet, size_t bytes);
+/* Throws away the packet that was looked at, which brings at most memory. */
+void handshake_discard(int socket_fd);
 
-/* Closes the descriptors that are still the packet's and cannot make us wait; the others stay. */
-void handshake_packet_fini(struct handshake_packet *packet);
+/* Whether the descriptor is memory, of no more than `bytes` and a little: it can be closed without
+ * waiting for anybody, nor for the freeing of more than that. */
+bool handshake_closes_at_once(int fd, uint64_t bytes);
 
 /* Ends what the peer may still say: nothing comes any more, and what has come is thrown away, up to
  * the first packet that has descriptors. Whether the socket can be closed without closing any of

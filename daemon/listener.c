@@ -13,6 +13,7 @@
 
 #include "daemon/access.h"
 #include "daemon/systemd.h"
+#include "daemon/undertaker.h"
 
 enum { BACKLOG = 512 };
 
@@ -183,8 +184,8 @@ int listener_open(struct listener *ret_listener, const struct config *config,
 void listener_close(struct listener *listener)
 {
     struct stat status;
-    if (listener->fd >= 0)
-        close(listener->fd);
+    if (listener->fd >= 0) /* who waits to be accepted may have sent anything */
+        undertaker_close_one(listener->fd);
     if (listener->is_ours && lstat(listener->path, &status) == 0 && S_ISSOCK(status.st_mode) &&
         (!listener->inode ||
          (status.st_dev == listener->device && status.st_ino == listener->inode)))

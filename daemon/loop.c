@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <liburing.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@
 /* CLOSERS_MAX: so many closes may stand still before another one waits for them. */
 enum { RING_ENTRIES = 256, BATCH = 64, CLOSERS_MAX = 256 };
 
-enum op_kind { OP_ACCEPT = 1, OP_ACCEPT_ONCE, OP_RECEIVE, OP_POLL, OP_TIMER, OP_CLOSE };
+enum op_kind { OP_ACCEPT = 1, OP_ACCEPT_ONCE, OP_POLL, OP_TIMER, OP_CLOSE };
 
 static_assert(sizeof(((struct loop_op *)0)->deadline) == sizeof(struct __kernel_timespec),
               "the kernel reads it in place");
@@ -95,9 +96,6 @@ static void prepare(struct io_uring_sqe *entry, struct loop_op *op)
     case OP_ACCEPT_ONCE:
         io_uring_prep_accept(entry, op->fd, NULL, NULL, SOCK_CLOEXEC);
         break;
-    case OP_RECEIVE:
-        io_uring_prep_recvmsg(entry, op->fd, op->message, MSG_CMSG_CLOEXEC);
-        break;
     case OP_POLL:
         io_uring_prep_poll_add(entry, op->fd, op->events);
         break;
@@ -132,13 +130,6 @@ int loop_accept(struct loop *loop, struct loop_op *op, int fd)
     return start(loop, op, loop->accept_is_once ? OP_ACCEPT_ONCE : OP_ACCEPT);
 }
 
-int loop_receive(struct loop *loop, struct loop_op *op, int fd, struct msghdr *message)
-{
-    op->fd = fd;
-    op->message = message;
-    return start(loop, op, OP_RECEIVE);
-}
-
 int loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events)
 {
     op->fd = fd;
@@ -162,6 +153,14 @@ static bool is_ring(int fd)
     return length == sizeof ring - 1 && memcmp(target, ring, sizeof ring - 1) == 0;
 }
 
+/* The closing thread takes the number away first and then waits, if it must. */
+static void wait_until_free(int fd)
+{
+    enum { LOOKS = 200, LOOK_NS = 100000 };
+    for (int i = 0; i < LOOKS && fcntl(fd, F_GETFD) >= 0; i++)
+        nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
+}
+
 int loop_close_fd(struct loop *loop, struct loop_op *op, int fd)
 {
     /* Known beforehand: the operation's error may be the file's own, which its owner chooses, and
@@ -169,7 +168,10 @@ int loop_close_fd(struct loop *loop, struct loop_op *op, int fd)
     if (is_ring(fd))
         return -EOPNOTSUPP;
     op->fd = fd;
-    return start(loop, op, OP_CLOSE);
+    int err = start(loop, op, OP_CLOSE);
+    if (err == 0 && io_uring_submit(&loop->ring) >= 0)
+        wait_until_free(fd);
+    return err;
 }
 
 static bool send_cancel(struct loop *loop, struct loop_op *op)

@@ -15,7 +15,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/socket.h>
 
 #include "daemon/failure.h"
 
@@ -33,10 +32,9 @@ struct loop_op {
     uint8_t kind;
     uint8_t state; /* enum loop_state */
     int fd;
-    uint32_t events;        /* loop_poll() */
-    struct msghdr *message; /* loop_receive() */
-    int64_t deadline[2];    /* loop_timer(): seconds and nanoseconds, as the kernel reads them */
-    struct loop_op *next;   /* of those whose cancellation could not be sent yet */
+    uint32_t events;      /* loop_poll() */
+    int64_t deadline[2];  /* loop_timer(): seconds and nanoseconds, as the kernel reads them */
+    struct loop_op *next; /* of those whose cancellation could not be sent yet */
 };
 
 /* Whether the handler will be called (again). */
@@ -56,16 +54,15 @@ void loop_close(struct loop *loop);
  *
  * Accepts connections until cancelled or failed; the result is a new descriptor (close-on-exec). */
 int loop_accept(struct loop *loop, struct loop_op *op, int fd);
-/* Receives one message, as recvmsg(2) does; descriptors in it are close-on-exec. */
-int loop_receive(struct loop *loop, struct loop_op *op, int fd, struct msghdr *message);
 /* Waits for any of the events once; POLLERR and POLLHUP are always among them. */
 int loop_poll(struct loop *loop, struct loop_op *op, int fd, uint32_t events);
 /* -ETIME at that time of CLOCK_MONOTONIC. */
 int loop_timer(struct loop *loop, struct loop_op *op, uint64_t deadline_ns);
 
 /* Closes a descriptor in a thread of the kernel's: closing what a stranger made may take as long as
- * he likes (a socket that lingers, a file of his own file system). Not to be cancelled, and the
- * only operation that may be active at loop_close(). -EOPNOTSUPP: it is an io_uring, which that
+ * he likes (a socket that lingers, a file of his own file system). Waits a moment until the number
+ * is free, so that nobody copies it with the table. Not to be cancelled, and the only operation
+ * that may be active at loop_close(). -EOPNOTSUPP: it is an io_uring, which that
  * operation does not close; close(2) does, at once. */
 int loop_close_fd(struct loop *loop, struct loop_op *op, int fd);
 

@@ -31,6 +31,7 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_CONFIG = 2 };
 /* Everything that is opened, in this order; closed in the other one. */
 struct service {
     struct config config;
+    struct access_list access;
     uint64_t start_ns;
     int signal_fd;
     atomic_bool is_told_to_stop; /* while models are read */
@@ -75,11 +76,12 @@ static void grow_descriptor_table(int some_fd, uint64_t descriptors)
         close(fd);
 }
 
-/* A session takes three: socket, process, doorbell; and two more while it is being made. */
+/* A session takes four: socket, process, doorbell and its half of the memory; and two more while it
+ * is being made. */
 static void raise_descriptor_limit(const struct service *service)
 {
     const struct config *config = &service->config;
-    enum { PER_SESSION = 3, OTHERS = 256 };
+    enum { PER_SESSION = 4, OTHERS = 256 };
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
         return;
@@ -198,6 +200,7 @@ static int start_engine(struct service *service, struct failure *failure)
 static int start_control(struct service *service, struct failure *failure)
 {
     struct control_options options = {.config = &service->config,
+                                      .access = &service->access,
                                       .engine = service->engine,
                                       .board = &service->board,
                                       .signal_fd = service->signal_fd};
@@ -285,12 +288,10 @@ int main(int argc, char **argv)
         config_usage(stdout);
     } else if (action == CONFIG_VERSION) {
         printf("autoglmd %s\n", config_version());
+    } else if (access_open(&service.access, &service.config, &failure) < 0) {
+        log_error("%s", failure.text);
+        return EXIT_CONFIG;
     } else if (service.config.check_only) {
-        static struct access_list list;
-        if (access_open(&list, &service.config, &failure) < 0) {
-            log_error("%s", failure.text);
-            return EXIT_CONFIG;
-        }
         printf("configuration ok\n");
         config_write(stdout, &service.config);
     } else {

@@ -26,7 +26,8 @@ void users_leave(struct users *users, struct user *user)
 {
     if (!user || --user->connections)
         return;
-    assert(user->half_open == 0 && user->sessions == 0 && user->memory_bytes == 0);
+    assert(user->half_open == 0 && user->burying == 0 && user->sessions == 0 &&
+           user->memory_bytes == 0);
     struct user **at = &users->first;
     while (*at != user)
         at = &(*at)->next;

@@ -20,9 +20,10 @@ struct user {
     struct user *next;
     uid_t uid;
     uint32_t connections;  /* the entry lives as long as there are any */
-    uint32_t half_open;    /* in the handshake, or waiting for descriptors to be closed */
-    uint32_t sessions;     /* hold the memory of one */
-    uint64_t memory_bytes; /* both halves of all sessions */
+    uint32_t half_open;    /* in the handshake */
+    uint32_t burying;      /* what they sent instead of memory is not closed yet */
+    uint32_t sessions;     /* hold the memory of one, closed ones included */
+    uint64_t memory_bytes; /* both halves of all sessions, ours of closed ones */
     _Alignas(LAYOUT_PAIR_BYTES) struct user_queue queue;
 };
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -18,7 +19,9 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-enum { ST_BLOCK_BYTES = 512 }; /* whatever st_blksize says */
+enum { ST_BLOCK_BYTES = 512 };      /* whatever st_blksize says */
+enum { HUGE_PAGE_BYTES = 2 << 20 }; /* the last page may be one, and end behind the size */
+static const char not_whole[] = "not all there: its maker has to allocate every page";
 enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL };
 
 /* Kernels before 5.14 do not know MADV_POPULATE_READ: the first touch then finds the pages. */
@@ -73,6 +76,18 @@ close_fd:
     return err;
 }
 
+/* More than before: pages behind the end had stood for holes, which our touch has filled. */
+static int check_blocks(int fd, blkcnt_t blocks, const char **ret_why)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return -errno;
+    if (status.st_blocks == blocks)
+        return 0;
+    *ret_why = not_whole;
+    return -EPROTO;
+}
+
 int region_map_peer(struct region *ret_region, int fd, uint64_t bytes, const char **ret_why)
 {
     struct statfs file_system;
@@ -101,9 +116,13 @@ int region_map_peer(struct region *ret_region, int fd, uint64_t bytes, const cha
         return -EPROTO;
     }
     /* A hole would be filled by our own first touch, at our expense. None can be made after this
-     * look: the seals forbid it. */
+     * look, nor pages behind the end: the seals forbid it. */
     if ((uint64_t)status.st_blocks * ST_BLOCK_BYTES < bytes) {
-        *ret_why = "not all there: its maker has to allocate every page";
+        *ret_why = not_whole;
+        return -EPROTO;
+    }
+    if ((uint64_t)status.st_blocks * ST_BLOCK_BYTES > bytes + HUGE_PAGE_BYTES) {
+        *ret_why = "larger than its size: its maker has pages behind the end";
         return -EPROTO;
     }
 
@@ -111,12 +130,35 @@ int region_map_peer(struct region *ret_region, int fd, uint64_t bytes, const cha
     if (base == MAP_FAILED)
         return -errno;
     int err = populate(base, bytes);
+    if (err == 0)
+        err = check_blocks(fd, status.st_blocks, ret_why);
     if (err < 0) {
         munmap(base, bytes);
         return err;
     }
     *ret_region = (struct region){.base = base, .bytes = bytes, .fd = fd};
     return 0;
+}
+
+int region_open_again(int region_fd, int *ret_fd)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", region_fd);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    *ret_fd = fd;
+    return 0;
+}
+
+/* A lease for writing is given to the only one who has a file open. A memfd's first file does not
+ * count: it was never opened. */
+bool region_is_alone(int fd)
+{
+    if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0)
+        return errno != EAGAIN;
+    fcntl(fd, F_SETLEASE, F_UNLCK);
+    return true;
 }
 
 void region_close_fd(struct region *region)

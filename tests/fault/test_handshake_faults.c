@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,6 +71,10 @@ WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, m
 WRAP(int, shutdown, (int fd, int how), (fd, how), ENOTCONN, -1)
 WRAP(ssize_t, recv, (int fd, void *bytes, size_t count, int flags), (fd, bytes, count, flags),
      ECONNRESET, -1)
+WRAP(int, close_range, (unsigned first, unsigned last, int flags), (first, last, flags), ENOMEM, -1)
+WRAP(int, pthread_create,
+     (pthread_t * thread, const pthread_attr_t *attributes, void *(*begin)(void *), void *argument),
+     (thread, attributes, begin, argument), EAGAIN, EAGAIN)
 WRAP(int, socket, (int family, int type, int protocol), (family, type, protocol), EMFILE, -1)
 WRAP(int, bind, (int fd, const struct sockaddr *address, socklen_t bytes), (fd, address, bytes),
      EACCES, -1)
@@ -77,10 +82,24 @@ WRAP(int, listen, (int fd, int backlog), (fd, backlog), EADDRINUSE, -1)
 WRAP(int, chmod, (const char *path, mode_t mode), (path, mode), EPERM, -1)
 WRAP(int, loop_accept, (struct loop * loop, struct loop_op *op, int fd), (loop, op, fd), EAGAIN,
      -EAGAIN)
-WRAP(int, loop_receive, (struct loop * loop, struct loop_op *op, int fd, struct msghdr *message),
-     (loop, op, fd, message), EAGAIN, -EAGAIN)
-WRAP(int, loop_close_fd, (struct loop * loop, struct loop_op *op, int fd), (loop, op, fd), EAGAIN,
-     -EAGAIN)
+/* A close that waits for the owner of the file's system; NULL: none does. */
+static struct loop_op **slow_close;
+static int slow_fd;
+
+int __real_loop_close_fd(struct loop *loop, struct loop_op *op, int fd);
+int __wrap_loop_close_fd(struct loop *loop, struct loop_op *op, int fd);
+int __wrap_loop_close_fd(struct loop *loop, struct loop_op *op, int fd)
+{
+    if (fails("loop_close_fd", EAGAIN))
+        return -EAGAIN;
+    if (!slow_close)
+        return __real_loop_close_fd(loop, op, fd);
+    op->state = LOOP_PENDING;
+    *slow_close = op;
+    slow_fd = fd;
+    return 0;
+}
+
 WRAP(int, loop_poll, (struct loop * loop, struct loop_op *op, int fd, uint32_t events),
      (loop, op, fd, events), EAGAIN, -EAGAIN)
 WRAP(int, loop_timer, (struct loop * loop, struct loop_op *op, uint64_t deadline_ns),
@@ -117,6 +136,14 @@ int __wrap_getsockopt(int fd, int level, int option, void *value, socklen_t *byt
     if (option == SO_PEERCRED && is_peer_hidden)
         ((struct ucred *)value)->pid = 0;
     return err;
+}
+
+/* The daemon's half is opened again through /proc. */
+int __real_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...)
+{
+    return fails("open", EMFILE) ? -1 : __real_open(path, flags, 0600);
 }
 
 /* pidfd_open() alone goes through syscall(). */
@@ -261,6 +288,7 @@ static void opening_survives_each_fault(void **state)
         int descriptors = test_open_descriptors();
         struct failure failure = {""};
         struct control_options options = {.config = &rig.config,
+                                          .access = &rig.access,
                                           .engine = &rig.engine,
                                           .board = &rig.board,
                                           .signal_fd = rig.signal_pipe[0]};
@@ -289,6 +317,61 @@ static void opening_survives_each_fault(void **state)
         }
     }
     fail_msg("more than %d calls", FAULTS_MAX);
+}
+
+/* ---- a slow close ---------------------------------------------------------------------------- */
+
+static void attach_with(int fd, int half)
+{
+    struct message_attach attach = rig_attach();
+    rig_send(fd, &attach, sizeof attach, &half, half >= 0);
+}
+
+static void while_a_descriptor_is_not_closed_its_user_may_not_send_another(void **state)
+{
+    struct loop_op *closing = NULL;
+    rig_init(&rig);
+    rig_open(&rig);
+    rig_turn(&rig);
+    int descriptors = test_open_descriptors();
+    int first = rig_connect(&rig), second = rig_connect(&rig);
+    rig_enter_hall(&rig, first);
+    rig_enter_hall(&rig, second);
+    slow_close = &closing;
+    attach_with(first, STDERR_FILENO);
+    rig_expect_error(&rig, first, -EPROTO, "not a memfd");
+    close(first);
+    assert_non_null(closing);
+    attach_with(second, STDERR_FILENO);
+    rig_expect_error(&rig, second, -EUSERS, "is not closed yet");
+    close(second);
+
+    slow_close = NULL;
+    close(slow_fd);
+    closing->state = LOOP_IDLE;
+    closing->handler(closing, 0);
+    second = rig_connect(&rig);
+    rig_enter(&rig, second);
+    close(second);
+    rig_until_descriptors(&rig, descriptors);
+    rig_fini(&rig);
+}
+
+static void what_is_not_closed_at_the_end_is_left_to_it(void **state)
+{
+    struct loop_op *closing = NULL;
+    rig_init(&rig);
+    rig_open(&rig);
+    rig_turn(&rig);
+    int first = rig_connect(&rig);
+    rig_enter_hall(&rig, first);
+    slow_close = &closing;
+    attach_with(first, STDERR_FILENO);
+    rig_expect_error(&rig, first, -EPROTO, "not a memfd");
+    slow_close = NULL;
+    rig_fini(&rig);
+    close(first);
+    close(slow_fd);
 }
 
 /* ---- who it is ------------------------------------------------------------------------------- */
@@ -366,6 +449,8 @@ int main(void)
         {"handshake_survives_emfile", handshake_survives_each_fault, NULL, NULL, &full},
         {"handshake_survives_enoprotoopt", handshake_survives_each_fault, NULL, NULL, &absent},
         cmocka_unit_test(opening_survives_each_fault),
+        cmocka_unit_test(while_a_descriptor_is_not_closed_its_user_may_not_send_another),
+        cmocka_unit_test(what_is_not_closed_at_the_end_is_left_to_it),
         cmocka_unit_test(an_older_kernel_names_the_process_by_its_number),
         cmocka_unit_test(a_peer_that_is_gone_or_cannot_be_watched_is_an_error),
         cmocka_unit_test(a_peer_of_another_process_namespace_has_its_socket_alone),

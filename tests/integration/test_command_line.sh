@@ -38,6 +38,8 @@ for words in --help --version 'bench --help'; do
     grep -q 'cannot write' "$work/err" || fail "$words: nothing is said about a full disk"
 done
 "$autoglm" --help | grep -q tokenize
+refuses 'a group that is not there' 2 'allow_groups: "no-such-group": there is none of that name' \
+    "$autoglmd" --model "x=$work/none" --socket "$work/socket" --allow-groups no-such-group
 "$autoglm" --version | grep -q '^autoglm [0-9]'
 
 # tokenize, to ids and back.

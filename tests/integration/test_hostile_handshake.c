@@ -87,11 +87,11 @@ static void a_wrong_number_of_descriptors_is_refused(void **state)
         bool are_sockets;
         const char *text;
     } cases[] = {
-        {0, false, "attach: 0 descriptors came with it, must be 1"},
-        {2, false, "attach: 2 descriptors came with it, must be 1"},
-        {2, true, "attach: 2 descriptors came with it, must be 1"},
-        {STRANGER_FDS_MAX, false, "attach: 253 descriptors came with it, must be 1"},
-        {STRANGER_FDS_MAX, true, "attach: 253 descriptors came with it, must be 1"},
+        {0, false, "attach: no descriptor came with it, must be 1"},
+        {2, false, "attach: more than 1 descriptor came with it"},
+        {2, true, "attach: more than 1 descriptor came with it"},
+        {STRANGER_FDS_MAX, false, "attach: more than 1 descriptor came with it"},
+        {STRANGER_FDS_MAX, true, "attach: more than 1 descriptor came with it"},
     };
     struct scene scene;
     scene_open(&scene, echo_flags);
@@ -124,12 +124,12 @@ static void descriptors_with_hello_are_refused(void **state)
     scene_connect(&scene, &stranger);
     send_packet(&stranger, &hello, sizeof hello, fds, 1);
     scene_expect_refused(&scene, stranger.socket_fd, "early", -EPROTO,
-                         "hello: 1 descriptors came with it, must be 0");
+                         "hello: descriptors came with it, none may");
     stranger_leave(&stranger);
     scene_connect(&scene, &stranger);
     send_packet(&stranger, &hello, sizeof hello, fds, STRANGER_FDS_MAX);
     scene_expect_refused(&scene, stranger.socket_fd, "early", -EPROTO,
-                         "hello: 253 descriptors came with it, must be 0");
+                         "hello: descriptors came with it, none may");
     stranger_leave(&stranger);
     scene_close(&scene);
 }

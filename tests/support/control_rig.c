@@ -36,7 +36,10 @@ void rig_init(struct rig *rig)
 void rig_open(struct rig *rig)
 {
     struct failure failure = {""};
+    if (access_open(&rig->access, &rig->config, &failure) < 0)
+        fail_msg("%s", failure.text);
     struct control_options options = {.config = &rig->config,
+                                      .access = &rig->access,
                                       .engine = &rig->engine,
                                       .board = &rig->board,
                                       .signal_fd = rig->signal_pipe[0]};
@@ -183,7 +186,8 @@ void rig_expect_error(struct rig *rig, int fd, int error, const char *text)
         fail_msg("the refusal says \"%s\", not \"%s\"", answer.message.error.text, text);
     assert_int_equal(answer.message.error.error, error);
     rig_receive(rig, fd, &answer);
-    assert_int_equal(answer.bytes, 0);
+    if (answer.bytes != -ECONNRESET) /* what it sent may be left unread */
+        assert_int_equal(answer.bytes, 0);
 }
 
 struct geometry rig_enter_hall(struct rig *rig, int fd)

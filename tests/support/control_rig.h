@@ -16,6 +16,7 @@ enum { RIG_FDS_MAX = 8 };
 struct rig {
     char folder[4096];
     struct config config;
+    struct access_list access; /* of the configuration */
     struct board_owner board;
     struct engine engine;
     int signal_pipe[2];

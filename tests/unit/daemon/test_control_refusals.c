@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -73,8 +74,8 @@ static void every_wrong_hello_is_refused_by_name(void **state)
         {leave_right, ALL - 1, 0, -EPROTO, "hello: 87 bytes"},
         {leave_right, ALL + 1, 0, -EPROTO, "hello: 89 bytes"},
         {leave_right, 200, 0, -EPROTO, "and more"},
-        {leave_right, ALL, 1, -EPROTO, "hello: 1 descriptors came with it, must be 0"},
-        {leave_right, ALL, RIG_FDS_MAX, -EPROTO, "hello: 8 descriptors"},
+        {leave_right, ALL, 1, -EPROTO, "hello: descriptors came with it, none may"},
+        {leave_right, ALL, RIG_FDS_MAX, -EPROTO, "hello: descriptors came"},
         {spoil_magic, ALL, 0, -EPROTO, "hello: magic number is 0x4d4c4742"},
         {spoil_kind, ALL, 0, -EPROTO, "hello: message kind is 3, must be 1"},
         {spoil_size, ALL, 0, -EPROTO, "its header says 89"},
@@ -121,10 +122,10 @@ static void every_wrong_attach_is_refused_by_name(void **state)
 {
     enum { ALL = sizeof(struct message_attach) };
     static const struct wrong_attach cases[] = {
-        {HALF_RIGHT, 0, ALL, MESSAGE_ATTACH, 0, "attach: 0 descriptors came with it, must be 1"},
-        {HALF_RIGHT, 2, ALL, MESSAGE_ATTACH, 0, "attach: 2 descriptors came with it, must be 1"},
-        {HALF_RIGHT, 4, ALL, MESSAGE_ATTACH, 0, "attach: 4 descriptors"},
-        {HALF_RIGHT, 6, ALL, MESSAGE_ATTACH, 0, "attach: 6 descriptors"},
+        {HALF_RIGHT, 0, ALL, MESSAGE_ATTACH, 0, "attach: no descriptor came with it, must be 1"},
+        {HALF_RIGHT, 2, ALL, MESSAGE_ATTACH, 0, "attach: more than 1 descriptor came with it"},
+        {HALF_RIGHT, 4, ALL, MESSAGE_ATTACH, 0, "attach: more than 1 descriptor"},
+        {HALF_RIGHT, 6, ALL, MESSAGE_ATTACH, 0, "attach: more than 1 descriptor"},
         {HALF_RIGHT, 1, 4, MESSAGE_ATTACH, 0, "attach: 4 bytes are no message"},
         {HALF_RIGHT, 1, ALL - 1, MESSAGE_ATTACH, 0, "attach: 15 bytes"},
         {HALF_RIGHT, 1, ALL + 8, MESSAGE_ATTACH, 0, "attach: 24 bytes"},
@@ -241,19 +242,6 @@ static void who_is_not_on_the_list_is_sent_away(void **state)
     assert_int_equal(rig.board.board->sessions_refused, 1);
 }
 
-static void a_list_with_a_wrong_name_stops_the_start(void **state)
-{
-    struct failure failure = {""};
-    struct control_options options = {.config = &rig.config,
-                                      .engine = &rig.engine,
-                                      .board = &rig.board,
-                                      .signal_fd = rig.signal_pipe[0]};
-    snprintf(rig.config.allow_groups, sizeof rig.config.allow_groups, "no-such-group");
-    assert_int_equal(control_open(&rig.control, &options, &failure), -ENOENT);
-    assert_non_null(strstr(failure.text, "allow_groups: \"no-such-group\""));
-    rig.control = NULL;
-}
-
 static void all_users_together_get_no_more_sessions_than_allowed(void **state)
 {
     rig.config.sessions_max = 1;
@@ -366,7 +354,16 @@ static int lingering_socket(int *ret_peer)
 }
 
 /* What the client does with the packet that brings the descriptors. */
-enum linger_case { AS_HALF, SURPLUS, BEHIND_WRONG, EMPTY_BEHIND, BEFORE_RESET, AFTER_READY, CASES };
+enum linger_case {
+    WITH_HELLO,
+    AS_HALF,
+    SURPLUS,
+    BEHIND_WRONG,
+    EMPTY_BEHIND,
+    BEFORE_RESET,
+    AFTER_READY,
+    CASES
+};
 
 static void send_lingering(int fd, enum linger_case which, const int *lingering)
 {
@@ -374,6 +371,10 @@ static void send_lingering(int fd, enum linger_case which, const int *lingering)
     struct message_attach wrong = rig_attach();
     wrong.reserved[0] = 1;
     struct message_hello hello = rig_hello();
+    if (which == WITH_HELLO) {
+        rig_send(fd, &hello, sizeof hello, lingering, 1);
+        return;
+    }
     if (which == AFTER_READY)
         rig_enter(&rig, fd);
     else if (which == BEFORE_RESET) /* the welcome stays unread: closing resets the connection */
@@ -415,14 +416,130 @@ static void a_descriptor_whose_closing_takes_long_holds_up_nobody(void **state)
         if (which != BEFORE_RESET)
             close(fd);
         rig_until_sessions(&rig, 0);
+        rig_until_descriptors(&rig, before + 12 - sent); /* closed, though it lingers */
         assert_true(loop_now_ns() - begin_ns < LINGER_S * UINT64_C(500000000));
         for (int i = 0; i < 6; i++) {
             close(peers[i]); /* a reset: nothing lingers any more */
             if (i >= sent)
                 close(lingering[i]);
         }
+        rig_until_descriptors(&rig, before);
     }
-    rig_until_descriptors(&rig, before);
+    control_nothing_left();
+}
+
+/* Also of those that are never received the last close is ours. */
+static void descriptors_that_are_not_received_are_closed_at_once(void **state)
+{
+    enum { CLIENTS = 150 };
+    control_begin();
+    int peer, lingering = lingering_socket(&peer);
+    struct message_hello hello = rig_hello();
+    uint64_t begin_ns = loop_now_ns();
+    for (int i = 0; i < CLIENTS; i++) {
+        int fds[RIG_FDS_MAX], fd = rig_connect(&rig);
+        for (int k = 0; k < RIG_FDS_MAX; k++)
+            fds[k] = lingering;
+        rig_send(fd, &hello, sizeof hello, fds, RIG_FDS_MAX);
+        if (i == CLIENTS - 1)
+            close(lingering); /* the last ones are in the daemon's socket */
+        rig_turn(&rig);
+        close(fd);
+    }
+    rig_until_descriptors(&rig, descriptors + 1); /* and the peer */
+    assert_int_equal(rig.board.board->sessions_refused, CLIENTS);
+    assert_true(loop_now_ns() - begin_ns < LINGER_S * UINT64_C(500000000));
+    close(peer);
+    control_nothing_left();
+}
+
+/* ---- memory that a client keeps -------------------------------------------------------------- */
+
+/* The daemon's half, as the client was given it. */
+static int keep_half(int fd)
+{
+    struct message_hello hello = rig_hello();
+    struct answer answer;
+    rig_send(fd, &hello, sizeof hello, NULL, 0);
+    rig_receive(&rig, fd, &answer);
+    assert_int_equal(answer.message.header.kind, MESSAGE_WELCOME);
+    int half = dup(answer.fds[0]);
+    rig_close_fds(&answer);
+    return half;
+}
+
+static void a_half_that_a_client_keeps_counts_until_it_is_given_back(void **state)
+{
+    rig.config.sessions_per_user = 2;
+    control_begin();
+    struct message_hello hello = rig_hello();
+    int fd = rig_connect(&rig), first = keep_half(fd);
+    close(fd);
+    fd = rig_connect(&rig);
+    int second = keep_half(fd);
+    void *mapped = mmap(NULL, 4096, PROT_READ, MAP_SHARED, second, 0);
+    assert_true(mapped != MAP_FAILED);
+    close(second);
+    close(fd);
+    for (int i = 0; i < 100; i++)
+        rig_turn(&rig);
+
+    fd = rig_connect(&rig);
+    rig_send(fd, &hello, sizeof hello, NULL, 0);
+    rig_expect_error(&rig, fd, -EUSERS, "has 2 sessions already");
+    close(fd);
+    close(first); /* at once there is room for one */
+    fd = rig_connect(&rig);
+    rig_enter(&rig, fd);
+    int other = rig_connect(&rig);
+    rig_send(other, &hello, sizeof hello, NULL, 0);
+    rig_expect_error(&rig, other, -EUSERS, "has 2 sessions already");
+    close(other);
+    close(fd);
+    munmap(mapped, 4096);
+    control_nothing_left();
+}
+
+static void a_welcome_that_nobody_reads_counts_as_long_as_it_lies_there(void **state)
+{
+    rig.config.sessions_per_user = 3;
+    rig.config.handshake_ns = 20000000;
+    control_begin();
+    struct message_hello hello = rig_hello();
+    int unread[3];
+    for (int i = 0; i < 3; i++) {
+        unread[i] = rig_connect(&rig);
+        rig_send(unread[i], &hello, sizeof hello, NULL, 0);
+    }
+    for (int i = 0; i < 100; i++)
+        rig_turn(&rig);
+    int fd = rig_connect(&rig);
+    rig_send(fd, &hello, sizeof hello, NULL, 0);
+    rig_expect_error(&rig, fd, -EUSERS, "has 3 sessions already");
+    close(fd);
+    close(unread[0]);
+    fd = rig_connect(&rig);
+    rig_enter(&rig, fd);
+    close(fd);
+    close(unread[1]);
+    close(unread[2]);
+    control_nothing_left();
+}
+
+static void memory_without_measure_is_not_freed_by_the_control_thread(void **state)
+{
+    enum { MIB = 1 << 20 };
+    control_begin();
+    struct message_attach attach = rig_attach();
+    int fd = rig_connect(&rig), half = memfd_create("test", MFD_CLOEXEC);
+    rig_enter_hall(&rig, fd);
+    assert_int_equal(ftruncate(half, 64 * MIB), 0);
+    assert_int_equal(fallocate(half, 0, 0, 64 * MIB), 0);
+    rig_send(fd, &attach, sizeof attach, &half, 1);
+    close(half);
+    rig_expect_error(&rig, fd, -EPROTO, "not sealed");
+    close(fd);
+    control_nothing_left();
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, control_setup, control_teardown)
@@ -436,11 +553,14 @@ int main(void)
         TEST(a_user_gets_no_more_sessions_than_allowed),
         TEST(a_user_gets_no_more_memory_than_allowed),
         TEST(who_is_not_on_the_list_is_sent_away),
-        TEST(a_list_with_a_wrong_name_stops_the_start),
         TEST(all_users_together_get_no_more_sessions_than_allowed),
         TEST(a_user_has_a_bounded_number_of_open_handshakes),
         TEST(without_descriptors_accepting_pauses_and_goes_on),
         TEST(a_descriptor_whose_closing_takes_long_holds_up_nobody),
+        TEST(descriptors_that_are_not_received_are_closed_at_once),
+        TEST(a_half_that_a_client_keeps_counts_until_it_is_given_back),
+        TEST(a_welcome_that_nobody_reads_counts_as_long_as_it_lies_there),
+        TEST(memory_without_measure_is_not_freed_by_the_control_thread),
         TEST(clients_that_break_the_contract_do_not_fill_the_log),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

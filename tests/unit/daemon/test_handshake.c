@@ -1,10 +1,12 @@
 #include "daemon/handshake.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -125,79 +127,79 @@ static void the_peer_is_who_the_kernel_says(void **state)
     assert_int_equal(handshake_peer(&peer, STDERR_FILENO), -ENOTSOCK);
 }
 
-static void messages_arrive_with_their_descriptors(void **state)
+static void a_packet_is_looked_at_and_stays(void **state)
+{
+    struct handshake_packet packet;
+    struct message_hello hello = {.header = MESSAGE_INIT(MESSAGE_HELLO, struct message_hello)};
+    assert_int_equal(handshake_look(&packet, pair[1], true), -EAGAIN);
+    assert_int_equal(handshake_send(pair[0], &hello, sizeof hello, NULL, 0), 0);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(handshake_look(&packet, pair[1], i), 1);
+        assert_int_equal(packet.bytes, sizeof hello);
+        assert_memory_equal(&packet.message, &hello, sizeof hello);
+        assert_int_equal(packet.fd, -1);
+        assert_int_equal(packet.flags & (MSG_TRUNC | MSG_CTRUNC), 0);
+    }
+    handshake_discard(pair[1]);
+    assert_int_equal(handshake_look(&packet, pair[1], true), -EAGAIN);
+    close(pair[0]);
+    pair[0] = -1;
+    assert_int_equal(handshake_look(&packet, pair[1], true), 0);
+}
+
+static void of_descriptors_one_is_copied_if_it_is_asked_for(void **state)
 {
     struct handshake_packet packet;
     struct message_hello hello = {.header = MESSAGE_INIT(MESSAGE_HELLO, struct message_hello)};
     int descriptors = test_open_descriptors();
-    int memory = memfd_create("test", MFD_CLOEXEC);
-    int fds[3] = {memory, 1, memory};
-    assert_int_equal(handshake_send(pair[0], &hello, sizeof hello, fds, 3), 0);
-    handshake_packet_init(&packet);
-    ssize_t got = recvmsg(pair[1], &packet.header, MSG_CMSG_CLOEXEC);
-    assert_int_equal(got, sizeof hello);
-    handshake_packet_take(&packet, (size_t)got);
-    assert_int_equal(packet.fd_count, 3);
-    assert_int_equal(packet.flags & (MSG_TRUNC | MSG_CTRUNC), 0);
+    for (uint32_t count = 1; count <= 3; count++) {
+        const int fds[3] = {pair[0], 1, 1};
+        assert_int_equal(handshake_send(pair[0], &hello, sizeof hello, fds, count), 0);
+        assert_int_equal(handshake_look(&packet, pair[1], false), 1);
+        assert_int_equal(packet.fd, -1);
+        assert_true(packet.flags & MSG_CTRUNC);
+        assert_int_equal(test_open_descriptors(), descriptors);
+
+        assert_int_equal(handshake_look(&packet, pair[1], true), 1);
+        assert_int_equal(packet.flags & MSG_CTRUNC, count > 1 ? MSG_CTRUNC : 0);
+        assert_int_equal(fcntl(packet.fd, F_GETFD), FD_CLOEXEC);
+        assert_int_equal(test_open_descriptors(), descriptors + 1);
+        close(packet.fd);
+        handshake_discard(pair[1]);
+        assert_int_equal(test_open_descriptors(), descriptors);
+    }
+    assert_int_equal(handshake_send(pair[0], &hello, 0, &pair[0], 1), 0);
+    assert_int_equal(handshake_look(&packet, pair[1], true), 0); /* like the end, but for this: */
+    assert_true(packet.fd >= 0);
+    close(packet.fd);
+}
+
+static void without_room_for_a_copy_it_is_said(void **state)
+{
+    struct handshake_packet packet;
+    struct message_hello hello = {.header = MESSAGE_INIT(MESSAGE_HELLO, struct message_hello)};
+    struct rlimit before, none;
+    assert_int_equal(handshake_send(pair[0], &hello, sizeof hello, &pair[0], 1), 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){.rlim_cur = 3, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int err = handshake_look(&packet, pair[1], true);
+    setrlimit(RLIMIT_NOFILE, &before);
+    assert_int_equal(err, -EMFILE);
+    assert_int_equal(packet.fd, -1);
+}
+
+static void only_small_memory_closes_at_once(void **state)
+{
+    enum { MIB = 1 << 20 };
+    int memory = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    assert_int_equal(ftruncate(memory, 100 * MIB), 0);
+    assert_true(handshake_closes_at_once(memory, 0)); /* it is empty */
+    assert_int_equal(fallocate(memory, 0, 0, 10 * MIB), 0);
+    assert_false(handshake_closes_at_once(memory, MIB));
+    assert_true(handshake_closes_at_once(memory, 10 * MIB));
     close(memory);
-    assert_int_equal(test_open_descriptors(), descriptors + 3);
-
-    /* The one that could make us wait is left to the caller. */
-    int strange = packet.fds[1];
-    handshake_packet_fini(&packet);
-    handshake_packet_fini(&packet);
-    assert_int_equal(packet.fd_count, 1);
-    assert_int_equal(packet.fds[0], strange);
-    close(strange);
-    assert_int_equal(test_open_descriptors(), descriptors);
-}
-
-/* Appends a control message of one descriptor. */
-static void add_control(struct msghdr *header, int level, int type, int fd)
-{
-    struct cmsghdr *control =
-        (struct cmsghdr *)(void *)((char *)header->msg_control + header->msg_controllen);
-    *control =
-        (struct cmsghdr){.cmsg_level = level, .cmsg_type = type, .cmsg_len = CMSG_LEN(sizeof fd)};
-    memcpy(CMSG_DATA(control), &fd, sizeof fd);
-    header->msg_controllen += CMSG_SPACE(sizeof fd);
-}
-
-static void only_rights_are_taken_for_descriptors(void **state)
-{
-    struct handshake_packet packet;
-    int fd = dup(pair[0]);
-    handshake_packet_init(&packet);
-    packet.header.msg_controllen = 0;
-    add_control(&packet.header, SOL_SOCKET, SCM_CREDENTIALS, 0);
-    add_control(&packet.header, SOL_SOCKET + 1, SCM_RIGHTS, 1);
-    add_control(&packet.header, SOL_SOCKET, SCM_RIGHTS, fd);
-    handshake_packet_take(&packet, 40);
-    assert_int_equal(packet.bytes, 40);
-    assert_int_equal(packet.fd_count, 1);
-    assert_int_equal(packet.fds[0], fd);
-    close(fd);
-}
-
-/* No kernel lets a packet have so many. */
-static void descriptors_beyond_the_most_are_closed(void **state)
-{
-    enum { SURPLUS = 3 };
-    static _Alignas(
-        struct cmsghdr) char control[(HANDSHAKE_FDS_MAX + SURPLUS) * CMSG_SPACE(sizeof(int))];
-    struct handshake_packet packet;
-    int descriptors = test_open_descriptors();
-    handshake_packet_init(&packet);
-    packet.header.msg_control = control;
-    packet.header.msg_controllen = 0;
-    for (int i = 0; i < HANDSHAKE_FDS_MAX + SURPLUS; i++)
-        add_control(&packet.header, SOL_SOCKET, SCM_RIGHTS, dup(pair[0]));
-    handshake_packet_take(&packet, 40);
-    assert_int_equal(packet.fd_count, HANDSHAKE_FDS_MAX);
-    assert_int_equal(test_open_descriptors(), descriptors + HANDSHAKE_FDS_MAX);
-    for (uint32_t i = 0; i < packet.fd_count; i++)
-        close(packet.fds[i]);
-    assert_int_equal(test_open_descriptors(), descriptors);
+    assert_false(handshake_closes_at_once(pair[0], MIB));
 }
 
 static void a_peer_that_reads_nothing_does_not_stop_us(void **state)
@@ -228,20 +230,16 @@ static void refusals_are_terminated_texts(void **state)
 
 static void a_right_hello_and_a_right_attach_pass(void **state)
 {
-    struct handshake_packet packet;
-    handshake_packet_init(&packet);
+    struct handshake_packet packet = {.bytes = sizeof(struct message_hello), .fd = -1};
     packet.message.hello =
         (struct message_hello){.header = MESSAGE_INIT(MESSAGE_HELLO, struct message_hello),
                                .major = LAYOUT_MAJOR,
                                .minor = 900};
-    packet.bytes = sizeof(struct message_hello);
     assert_int_equal(handshake_check_hello(&packet, &failure), 0); /* a newer minor may come */
 
-    handshake_packet_init(&packet);
+    packet = (struct handshake_packet){.bytes = sizeof(struct message_attach), .fd = 0};
     packet.message.attach =
         (struct message_attach){.header = MESSAGE_INIT(MESSAGE_ATTACH, struct message_attach)};
-    packet.bytes = sizeof(struct message_attach);
-    packet.fd_count = 1;
     assert_int_equal(handshake_check_attach(&packet, &failure), 0);
     packet.flags = MSG_CTRUNC;
     assert_int_equal(handshake_check_attach(&packet, &failure), -EPROTO);
@@ -260,9 +258,10 @@ int main(void)
         TEST(every_extreme_wish_is_granted_something_valid),
         TEST(names_are_made_printable),
         TEST(the_peer_is_who_the_kernel_says),
-        TEST(messages_arrive_with_their_descriptors),
-        TEST(only_rights_are_taken_for_descriptors),
-        TEST(descriptors_beyond_the_most_are_closed),
+        TEST(a_packet_is_looked_at_and_stays),
+        TEST(of_descriptors_one_is_copied_if_it_is_asked_for),
+        TEST(without_room_for_a_copy_it_is_said),
+        TEST(only_small_memory_closes_at_once),
         TEST(a_peer_that_reads_nothing_does_not_stop_us),
         TEST(refusals_are_terminated_texts),
         TEST(a_right_hello_and_a_right_attach_pass),
