@@ -81,6 +81,7 @@ void rig_close(struct engine_rig *rig)
                      0);
     assert_int_equal(engine->idle_requests + engine->stalled_sessions, 0);
     assert_int_equal(engine->queued_tokens, 0);
+    assert_null(engine->holders.first);
     engine_close(engine);
     free(rig->board);
 }
