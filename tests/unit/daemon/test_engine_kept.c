@@ -433,6 +433,36 @@ static void a_flood_of_cancelled_requests_pushes_out_nothing(void **state)
     stand_close(&s);
 }
 
+/* kept_max counts over all models, and so does what a user holds. */
+static void a_flood_on_another_model_pushes_out_nothing(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct client_half flood;
+    uint32_t ids[STAND_IDS], count;
+    rig_init(&s.rig);
+    s.rig.config.kept_max = 4;
+    s.rig.model_count = 2;
+    stand_open(&s);
+    other_open(&s, &flood, NULL);
+    keep(&s, 1, 30);
+    keep(&s, 2, 30);
+    other_keep(&s, &flood, 1, 30);
+    for (uint32_t id = 2; id <= 6; id++) {
+        struct submission submission = client_half_request(&flood, id, 30, 4);
+        submission.flags = SUBMISSION_KEEP;
+        submission.model = 1;
+        client_half_submit(&flood, &submission);
+        assert_done(rig_answer(&s.rig, &flood, id, ids, &count), id, DONE_LENGTH);
+    }
+    assert_int_equal(s.rig.engine->idle_requests, 4);
+    assert_int_equal(cached(&s, &s.client, 1), 33);
+    assert_int_equal(cached(&s, &s.client, 2), 33);
+    assert_int_equal(cached(&s, &flood, 6), 33);
+    other_close(&s, &flood);
+    stand_close(&s);
+}
+
 static void who_has_kept_everything_makes_room_for_a_second_user(void **state)
 {
     (void)state;
@@ -529,6 +559,7 @@ int main(void)
         cmocka_unit_test(with_no_request_left_the_oldest_history_is_forgotten),
         cmocka_unit_test(another_users_flood_pushes_out_nothing),
         cmocka_unit_test(a_flood_of_cancelled_requests_pushes_out_nothing),
+        cmocka_unit_test(a_flood_on_another_model_pushes_out_nothing),
         cmocka_unit_test(who_has_kept_everything_makes_room_for_a_second_user),
         cmocka_unit_test(among_equals_the_least_recent_gives),
         cmocka_unit_test(what_waits_takes_blocks_of_who_holds_most),
