@@ -51,7 +51,7 @@ static unsigned claimed_pid(int fd)
 /* Removes the object if its daemon is dead. */
 static int remove_stale(const char *name, struct failure *failure)
 {
-    int fd = shm_open(name, O_RDONLY, 0);
+    int fd = shm_open(name, O_RDONLY | O_NONBLOCK, 0); /* anybody can put a FIFO there */
     if (fd < 0)
         return errno == ENOENT ? 0
                                : failure_set(failure, -errno, "board /dev/shm%s: exists, and: %s",
@@ -154,7 +154,7 @@ free_mirrored:
 static bool name_is_ours(const struct board_owner *owner)
 {
     struct stat ours, named;
-    int fd = shm_open(owner->name, O_RDONLY, 0);
+    int fd = shm_open(owner->name, O_RDONLY | O_NONBLOCK, 0);
     if (fd < 0)
         return errno != ENOENT; /* better no name than one that stays for ever */
     bool same = fstat(owner->named_fd, &ours) == 0 && fstat(fd, &named) == 0 &&
@@ -220,7 +220,7 @@ static bool copy_changes(uint64_t *copy, const struct board *board)
 
 void board_mirror(struct board_owner *owner)
 {
-    struct stat status;
+    struct stat status = {0};
     if (owner->named_fd < 0)
         return;
     bool changed = copy_changes(owner->mirrored, owner->board);

@@ -10,6 +10,8 @@
 #ifndef AGL_DAEMON_BOARD_H
 #define AGL_DAEMON_BOARD_H
 
+#include <stdatomic.h>
+
 #include "daemon/failure.h"
 #include "daemon/model.h"
 #include "shm/layout.h"
@@ -34,6 +36,14 @@ void board_close(struct board_owner *owner);
 /* Adds a model; before clients are let in. -ENOSPC: BOARD_MODELS_MAX are there already. */
 int board_add_model(struct board_owner *owner, const struct model *model, uint32_t blocks,
                     uint32_t block_tokens, uint64_t cache_bytes);
+
+/* Adds to a counter. relaxed, and no read-modify-write: for onlookers, and each counter has one
+ * thread that writes it, the engine's or the control thread. */
+static inline void board_add(_Atomic uint64_t *counter, uint64_t more)
+{
+    uint64_t value = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, value + more, memory_order_relaxed);
+}
 
 /* Writes the copy if anything has changed since the last time, or if somebody has cut it short.
  * Control thread. */

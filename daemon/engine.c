@@ -40,7 +40,12 @@ void engine_break(struct engine *engine, struct session *session, int error, con
 {
     if (session->broken)
         return;
-    session_break(session, error, why);
+    /* What the guard has put in the place of the client's memory is not of the client's making, so
+     * what is wrong with it is no breach. */
+    if (guard_was_hit(session->guard))
+        session_break(session, -EFAULT, "a page of the client's memory has failed");
+    else
+        session_break(session, error, why);
     session->next_broken = engine->broken;
     engine->broken = session;
 }
@@ -105,7 +110,7 @@ static void break_hit(struct engine *engine, const struct session_list *list)
 {
     for (struct session *session = list->first; session; session = session->next)
         if (guard_was_hit(session->guard))
-            engine_break(engine, session, -EFAULT, "a page of the client's memory has failed");
+            engine_break(engine, session, -EFAULT, NULL); /* which says why */
 }
 
 /* Ends the sessions whose memory the guard had to replace. */

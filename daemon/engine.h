@@ -19,8 +19,9 @@ struct engine;
 /* What the engine tells the control thread. */
 enum engine_report_kind {
     ENGINE_DETACHED = 1, /* `session` is yours again: close it */
-    ENGINE_BROKEN = 2,   /* `session` broke the contract (session->broken, broken_why; it was told);
-                            call engine_detach() */
+    ENGINE_BROKEN = 2,   /* `session` was ended and told (session->broken, broken_why): -EPROTO, its
+                            client broke the contract; -EFAULT, a page of the client's memory has
+                            failed; or an error of ours. Call engine_detach() */
     ENGINE_DRAINED = 3,  /* nothing runs any more, every client was told */
     ENGINE_FAILED = 4,   /* the backend is lost (`error`): every request was ended, stop */
 };

@@ -99,7 +99,6 @@ static int open_model(struct engine *engine, struct engine_model *model, uint64_
     uint32_t blocks = 0;
     request_queue_init(&model->queue);
     model->running.link = REQUEST_BY_STATE;
-    model->idle.link = REQUEST_BY_BLOCKS;
     int err = size_cache(engine, model, share_bytes, &blocks, failure);
     if (err < 0)
         return err;
@@ -276,7 +275,6 @@ int engine_open(struct engine **ret_engine, const struct config *config,
         .running_max = running_max,
         .limits = {.step_tokens = config->step_tokens, .chunk_tokens = config->chunk_tokens},
         .model_count = model_count,
-        .kept = {.link = REQUEST_BY_STATE},
         .timer_ns = UINT64_MAX,
         .epoll_fd = -1,
         .command_fd = -1,

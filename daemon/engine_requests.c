@@ -21,44 +21,13 @@ void engine_arm(struct engine *engine, const struct request *request)
         engine->timer_ns = timer_ns;
 }
 
-/* ---- blocks held without running ------------------------------------------------------------- */
-
-static void idle_add(struct engine *engine, struct request *request)
-{
-    struct engine_model *model = model_of(engine, request);
-    if (request->blocks.count == 0)
-        return;
-    request_list_add(&model->idle, request);
-    request->holds_idle_blocks = true;
-    model->idle_blocks += request->blocks.count;
-    engine->idle_requests++;
-}
-
-static void idle_remove(struct engine *engine, struct request *request)
-{
-    struct engine_model *model = model_of(engine, request);
-    if (!request->holds_idle_blocks)
-        return;
-    request_list_remove(&model->idle, request);
-    request->holds_idle_blocks = false;
-    model->idle_blocks -= request->blocks.count;
-    engine->idle_requests--;
-}
-
-/* The sequence stays, but will be computed again from its tokens. */
-static void take_blocks_away(struct engine *engine, struct request *request)
-{
-    idle_remove(engine, request);
-    kvcache_shrink(&model_of(engine, request)->cache, &request->blocks, 0);
-    request->computed_tokens = 0;
-}
-
 /* ---- the queue ------------------------------------------------------------------------------- */
 
 struct request *engine_new_request(struct engine *engine)
 {
-    if (engine->pool.free_requests == 0 && engine->kept.first)
-        engine_release(engine, engine->kept.first);
+    struct request *forgotten = engine->pool.free_requests ? NULL : engine_next_forgotten(engine);
+    if (forgotten)
+        engine_release(engine, forgotten);
     return request_pool_take(&engine->pool);
 }
 
@@ -72,6 +41,14 @@ void engine_enqueue(struct engine *engine, struct request *request)
     request->session->queue->requests++;
     request->session->queue->tokens += request->queue_tokens;
     engine_arm(engine, request);
+}
+
+void engine_charge(struct engine *engine, struct request *request, uint32_t tokens)
+{
+    request->queue_tokens += tokens;
+    model_of(engine, request)->queue.tokens += tokens;
+    engine->queued_tokens += tokens;
+    request->session->queue->tokens += tokens;
 }
 
 static void dequeue(struct engine *engine, struct request *request)
@@ -92,7 +69,7 @@ void engine_requeue(struct engine *engine, struct request *request, uint8_t prio
 }
 
 /* All that the request can ever need is set aside when it starts, so that what runs always comes to
- * its end. Blocks of sequences that do not run are taken for it, the least recently used first. */
+ * its end. Blocks of sequences that do not run are taken for it. */
 static bool find_blocks(struct engine *engine, struct engine_model *model, struct request *request)
 {
     struct kvcache *cache = &model->cache;
@@ -100,13 +77,13 @@ static bool find_blocks(struct engine *engine, struct engine_model *model, struc
     uint32_t wanted = kvcache_blocks_for(cache, tokens);
     uint32_t missing = wanted > request->blocks.count ? wanted - request->blocks.count : 0;
 
-    idle_remove(engine, request);
+    engine_remove_idle(engine, request);
     if (cache->free_blocks + model->idle_blocks < missing) {
-        idle_add(engine, request);
+        engine_add_idle(engine, request);
         return false;
     }
     while (cache->free_blocks < missing)
-        take_blocks_away(engine, model->idle.first);
+        engine_take_idle_blocks(engine, model);
     return kvcache_grow(cache, &request->blocks, tokens) == 0;
 }
 
@@ -153,7 +130,7 @@ static void leave_state(struct engine *engine, struct request *request)
             engine->parked_requests--;
         break;
     case REQUEST_KEPT:
-        request_list_remove(&engine->kept, request);
+        engine_remove_kept(engine, request);
         break;
     case REQUEST_FREE:
         break;
@@ -163,7 +140,7 @@ static void leave_state(struct engine *engine, struct request *request)
 
 static void free_request(struct engine *engine, struct request *request)
 {
-    take_blocks_away(engine, request);
+    engine_take_blocks(engine, request);
     *session_entry(request->session, request->id) = NULL;
     request->session->live_requests--;
     request_pool_give(&engine->pool, request);
@@ -179,24 +156,23 @@ void engine_release(struct engine *engine, struct request *request)
 
 static void keep(struct engine *engine, struct request *request)
 {
-    struct engine_model *model = model_of(engine, request);
     request->state = REQUEST_KEPT;
     request->parked_since_ns = 0;
-    request_list_add(&engine->kept, request);
+    engine_add_kept(engine, request);
     if (!request->holds_idle_blocks) {
-        kvcache_shrink(&model->cache, &request->blocks, request->computed_tokens);
-        idle_add(engine, request);
+        kvcache_shrink(&model_of(engine, request)->cache, &request->blocks,
+                       request->computed_tokens);
+        engine_add_idle(engine, request);
     }
-    if (engine->idle_requests > engine->config->kept_max && model->idle.first)
-        take_blocks_away(engine, model->idle.first);
+    engine_trim_idle(engine);
 }
 
 void engine_revive(struct engine *engine, struct request *request)
 {
     leave_state(engine, request);
     if (request->holds_idle_blocks) { /* it is the most recently used now */
-        idle_remove(engine, request);
-        idle_add(engine, request);
+        engine_remove_idle(engine, request);
+        engine_add_idle(engine, request);
     }
 }
 
@@ -244,7 +220,7 @@ void engine_end(struct engine *engine, struct request *request, enum done_reason
     leave_state(engine, request);
     learn_service_time(engine, request, now_ns);
     tell_done(engine, request, reason, error, now_ns);
-    engine_count(&engine->board->requests_done, 1);
+    board_add(&engine->board->requests_done, 1);
     if (keeps)
         keep(engine, request);
     else

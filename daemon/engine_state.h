@@ -6,6 +6,7 @@
  *   engine_open.c      what is allocated before it starts, and freed after it has stopped
  *   engine_take.c      submissions become requests
  *   engine_requests.c  from the queue to the running, and how requests end
+ *   engine_kept.c      what is held without running, and who has to give of it
  *   engine_step.c      plan, compute, sample, tell
  *   engine_wait.c      where to look for submissions, and how to wait for them
  */
@@ -14,6 +15,7 @@
 
 #include <pthread.h>
 
+#include "daemon/board.h"
 #include "daemon/engine.h"
 #include "daemon/forward.h"
 #include "daemon/kvcache.h"
@@ -46,8 +48,7 @@ struct engine_model {
     struct kvcache cache;
     struct request_queue queue;
     struct request_list running; /* in the order in which they were started */
-    struct request_list idle;    /* hold blocks without running; least recently used first */
-    uint32_t idle_blocks;        /* held by these */
+    uint32_t idle_blocks;        /* held by sequences that do not run */
     uint32_t context_tokens;
     uint32_t rotation; /* sched_plan()'s `first` */
 };
@@ -81,8 +82,10 @@ struct engine {
     uint32_t next_model; /* whose turn it is */
 
     struct request_pool pool;
-    struct request_list kept; /* of all models; least recently used first */
-    uint32_t idle_requests;   /* in the models' idle lists */
+    struct {
+        struct user_queue *first, *last;
+    } holders;              /* users who hold anything without running; who last added to it last */
+    uint32_t idle_requests; /* hold blocks without running */
     uint32_t queued_requests;
     uint64_t queued_tokens;
     uint32_t running_requests;
@@ -133,14 +136,6 @@ struct engine {
     _Atomic uint32_t report_cursor __attribute__((aligned(LAYOUT_PAIR_BYTES)));
 };
 
-/* Adds to a counter of the board. relaxed, and no read-modify-write: for onlookers, and the
- * engine's thread alone writes it. */
-static inline void engine_count(_Atomic uint64_t *counter, uint64_t more)
-{
-    uint64_t value = atomic_load_explicit(counter, memory_order_relaxed);
-    atomic_store_explicit(counter, value + more, memory_order_relaxed);
-}
-
 /* ---- engine.c -------------------------------------------------------------------------------- */
 
 /* One turn: everything that is to be done now. Whether there was anything. */
@@ -152,10 +147,12 @@ uint64_t engine_now_ns(void);
 void engine_report(struct engine *engine, enum engine_report_kind kind, struct session *session,
                    int error);
 
-/* Ends the sessions that broke the contract since the last time. */
+/* Ends the sessions that were marked since the last time. */
 void engine_settle_broken(struct engine *engine, uint64_t now_ns);
 
-/* Marks a session as broken, and to be ended by engine_settle_broken(). */
+/* Marks a session as broken, and to be ended by engine_settle_broken(): -EPROTO, its client broke
+ * the contract; or another error, for which it is not to blame. Of one whose memory was replaced by
+ * the guard it is -EFAULT, whatever is said here. */
 void engine_break(struct engine *engine, struct session *session, int error, const char *why);
 
 /* ---- engine_take.c --------------------------------------------------------------------------- */
@@ -163,14 +160,42 @@ void engine_break(struct engine *engine, struct session *session, int error, con
 /* Takes submissions of one session. Whether there were any. */
 bool engine_take(struct engine *engine, struct session *session, uint64_t now_ns);
 
+/* ---- engine_kept.c --------------------------------------------------------------------------- */
+
+/* The request joins, or leaves, those whose sequences are kept. */
+void engine_add_kept(struct engine *engine, struct request *request);
+void engine_remove_kept(struct engine *engine, struct request *request);
+
+/* The kept request to be forgotten next; NULL: none is kept. */
+struct request *engine_next_forgotten(const struct engine *engine);
+
+/* The request joins those that hold blocks without running, if it has any; or leaves them, if it is
+ * among them. Its blocks may not change in between. */
+void engine_add_idle(struct engine *engine, struct request *request);
+void engine_remove_idle(struct engine *engine, struct request *request);
+
+/* Takes all blocks of a request that does not run. The sequence stays, but will be computed again
+ * from its tokens. */
+void engine_take_blocks(struct engine *engine, struct request *request);
+
+/* Takes the blocks of one idle request of the model, of which there must be one. */
+void engine_take_idle_blocks(struct engine *engine, const struct engine_model *model);
+
+/* Takes blocks until no more requests hold idle ones than kept_max says. */
+void engine_trim_idle(struct engine *engine);
+
 /* ---- engine_requests.c ----------------------------------------------------------------------- */
 
-/* A request with an empty sequence; gives up the oldest kept sequence if there is no other. NULL:
- * all are in use. */
+/* A request with an empty sequence; gives up a kept sequence if there is no other. NULL: all are in
+ * use. */
 struct request *engine_new_request(struct engine *engine);
 
-/* Puts a request at the end of its class. */
+/* Puts a request at the end of its class; what of its sequence is to be computed weighs in the
+ * budgets. */
 void engine_enqueue(struct engine *engine, struct request *request);
+
+/* So many more tokens of a waiting request are to be computed. */
+void engine_charge(struct engine *engine, struct request *request, uint32_t tokens);
 
 /* Moves a waiting request to another class, at its end. */
 void engine_requeue(struct engine *engine, struct request *request, uint8_t priority);

@@ -251,11 +251,11 @@ static void count_step(struct engine *engine, struct engine_model *model, uint32
                        uint32_t tokens, uint64_t took_ns)
 {
     struct board_model *board = model->board;
-    engine_count(&board->prompt_tokens, rows - tokens);
-    engine_count(&board->generated_tokens, tokens);
-    engine_count(&board->steps, 1);
-    engine_count(&board->busy_ns, took_ns);
-    engine_count(&engine->board->steps, 1);
+    board_add(&board->prompt_tokens, rows - tokens);
+    board_add(&board->generated_tokens, tokens);
+    board_add(&board->steps, 1);
+    board_add(&board->busy_ns, took_ns);
+    board_add(&engine->board->steps, 1);
 }
 
 /* After the computation: what it gave, to each its part. */

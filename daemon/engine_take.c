@@ -25,7 +25,7 @@ static void refuse(struct engine *engine, struct session *session,
                  .done_ns = now_ns},
     };
     publish_event(&engine->publisher, session, &event);
-    engine_count(&engine->board->requests_refused, 1);
+    board_add(&engine->board->requests_refused, 1);
 }
 
 /* When the queue will have moved on by about one request: at the rate of late, between 1 ms and
@@ -70,6 +70,15 @@ static struct engine_model *find_model(const struct engine *engine,
     return index < engine->model_count ? &engine->models[index] : NULL;
 }
 
+/* What begin() will leave to be computed, and engine_enqueue() charge: all of the history that is
+ * not in the cache (any more), and one token at least. */
+static uint32_t tokens_to_compute(const struct submission *submission, const struct request *parent)
+{
+    uint32_t known = submission->prompt_tokens + (parent ? parent->known_tokens : 0);
+    uint32_t computed = parent ? parent->computed_tokens : 0;
+    return computed < known ? known - computed : 1;
+}
+
 /* Everything that depends on the engine's state. 0, or the error to refuse with. */
 static int check_state(const struct engine *engine, const struct session *session,
                        const struct submission *submission, const struct request *parent)
@@ -93,9 +102,10 @@ static int check_state(const struct engine *engine, const struct session *sessio
     if ((submission->flags & SUBMISSION_LOGITS) &&
         session_output_row(row_bytes) > session->geometry.output_bytes)
         return -ENOSPC;
-    if (is_budget_spent(engine, session, submission->prompt_tokens))
+    uint32_t tokens = tokens_to_compute(submission, parent);
+    if (is_budget_spent(engine, session, tokens))
         return -EDQUOT;
-    return is_queue_full(engine, submission->prompt_tokens) ? -EAGAIN : 0;
+    return is_queue_full(engine, tokens) ? -EAGAIN : 0;
 }
 
 static uint64_t deadline_or_never(uint64_t deadline_ns)
@@ -201,7 +211,7 @@ static void take_request(struct engine *engine, struct session *session,
     }
 
     struct refusal refusal = {.reason = DONE_REFUSED};
-    engine_count(&engine->board->requests_total, 1);
+    board_add(&engine->board->requests_total, 1);
     if (err == 0)
         err = check_state(engine, session, submission, parent);
     if (err == 0 && (is_past(submission->deadline_ns, now_ns) ||

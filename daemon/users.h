@@ -8,12 +8,24 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "daemon/request.h"
 #include "shm/layout.h"
 
-/* The engine's part: what of a user waits in the queue. Touched by the engine's thread alone. */
+/* The engine's part: what of a user waits in the queue, and what he holds without running. Touched
+ * by the engine's thread alone; zeroes are a user who has nothing. */
 struct user_queue {
     uint32_t requests;
-    uint64_t tokens; /* of their prompts, not computed yet */
+    uint64_t tokens; /* of their sequences, not computed yet */
+
+    /* engine_kept.c */
+    struct user_queue *next, *previous; /* in the list of those who hold anything */
+    bool is_holding;                    /* stands in it */
+    struct request_list kept;           /* his kept requests; least recently used first */
+    struct {
+        struct request_list requests; /* hold blocks without running; least recently used first */
+        uint32_t blocks;              /* held by these */
+    } idle[BOARD_MODELS_MAX];
+    uint32_t idle_requests; /* in all of these lists */
 };
 
 struct user {

@@ -1,7 +1,6 @@
 #include "shm/doorbell.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -20,7 +19,7 @@ int doorbell_wait(const _Atomic uint32_t *word, uint32_t expected, uint64_t time
 
 void doorbell_wake(const _Atomic uint32_t *word)
 {
-    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
 void spinner_init(struct spinner *spinner, uint64_t limit_ns)

@@ -8,8 +8,8 @@
  *   waits                                    publishes
  *     doorbell_announce(word, how)             ring_push()
  *     look again; found: doorbell_awake()      how = doorbell_sleeper(word, &rung)
- *     sleep (futex on the slot, or poll)       DOORBELL_FUTEX: doorbell_wake(every slot just
- * pushed) doorbell_awake(word)                     DOORBELL_FD: write to the descriptor
+ *     sleep (futex on the slot, or poll)       FUTEX: doorbell_wake(), each slot just pushed
+ *     doorbell_awake(word)                     FD: write to the descriptor
  *
  * Both sides pass one full fence between their store and their load, so at least one of them sees
  * the other's store. The words are in the sleeper's own memory; the other side maps them read-only,
@@ -86,7 +86,9 @@ static inline enum doorbell_how doorbell_sleeper(const _Atomic uint32_t *word, u
  * The word may be mapped read-only. */
 int doorbell_wait(const _Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns);
 
-/* Wakes every process that sleeps on the word. */
+/* Wakes one thread that sleeps on the word. A side has one waiter and no more: a client is used by
+ * one thread at a time. Were all of them woken, a client that lets thousands of threads sleep on
+ * its slots would make each event as dear for the engine. */
 void doorbell_wake(const _Atomic uint32_t *word);
 
 /* How long a waiter should spin: to the limit as long as arrivals within it are likely. Counting

@@ -202,7 +202,8 @@ struct event_overflow {
 };
 
 struct event_shutdown {
-    int32_t error; /* -EPROTO: the client broke the contract; -ESHUTDOWN: the daemon stops */
+    int32_t error; /* -EPROTO: the client broke the contract; -ESHUTDOWN: the daemon stops; -EFAULT:
+                      a page of the client's half has failed; or an error of the daemon's own */
     uint32_t reserved[11];
 };
 
@@ -378,7 +379,8 @@ struct board {
     _Atomic uint32_t requests_running;
     _Atomic uint32_t reserved0;
     _Atomic uint64_t sessions_total;
-    _Atomic uint64_t sessions_broken; /* ended for breaking the contract */
+    _Atomic uint64_t sessions_broken; /* broke the contract, also that of the
+                                         handshake; or ended for another error */
     _Atomic uint64_t requests_total;
     _Atomic uint64_t requests_refused;
     _Atomic uint64_t requests_done;

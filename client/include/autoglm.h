@@ -239,7 +239,7 @@ struct agl_status {
     uint32_t requests_queued;
     uint32_t requests_running;
     uint64_t sessions_total;
-    uint64_t sessions_broken; /* ended for breaking the contract */
+    uint64_t sessions_broken; /* broke the contract; or, rarely, were ended for another error */
     uint64_t requests_total;
     uint64_t requests_refused;
     uint64_t requests_done;

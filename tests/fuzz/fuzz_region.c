@@ -288,7 +288,7 @@ static void check_engine_is_empty(void)
     }
     assert(engine->pool.free_requests == engine->pool.capacity);
     assert(engine->queued_requests == 0 && engine->running_requests == 0);
-    assert(engine->queued_tokens == 0 && engine->kept.count == 0);
+    assert(engine->queued_tokens == 0 && !engine->holders.first);
     assert(engine->parked_requests == 0 && engine->stalled_sessions == 0);
     assert(engine->idle_requests == 0 && engine->cold.count == 0);
     assert(engine->hot.count == (sane.session->place == SESSION_HOT));

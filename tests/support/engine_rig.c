@@ -22,6 +22,7 @@ void rig_init(struct engine_rig *ret_rig)
 {
     rig_now_ns = 1000 * (uint64_t)RIG_MS;
     *ret_rig = (struct engine_rig){
+        .model_count = 1,
         .config = {.wait = ENGINE_WAIT_ADAPTIVE,
                    .spin_ns = 50000,
                    .block_tokens = 16,
@@ -45,11 +46,12 @@ void rig_init(struct engine_rig *ret_rig)
 
 void rig_open(struct engine_rig *rig)
 {
-    struct model *models[] = {&rig->model};
+    struct model *models[] = {&rig->model, &rig->model};
     struct failure failure = {""};
     rig->board = calloc(1, sizeof *rig->board);
     assert_non_null(rig->board);
-    int err = engine_open(&rig->engine, &rig->config, models, 1, &no_device, rig->board, &failure);
+    int err = engine_open(&rig->engine, &rig->config, models, rig->model_count, &no_device,
+                          rig->board, &failure);
     if (err < 0)
         fail_msg("engine_open: %d, %s", err, failure.text);
     rig->engine->clock_ns = rig_clock;
@@ -58,11 +60,12 @@ void rig_open(struct engine_rig *rig)
 void rig_start(struct engine_rig *rig)
 {
     struct engine *engine = NULL;
-    struct model *models[] = {&rig->model};
+    struct model *models[] = {&rig->model, &rig->model};
     rig->board = calloc(1, sizeof *rig->board);
     assert_non_null(rig->board);
-    assert_int_equal(engine_open(&engine, &rig->config, models, 1, &no_device, rig->board, NULL),
-                     0);
+    assert_int_equal(
+        engine_open(&engine, &rig->config, models, rig->model_count, &no_device, rig->board, NULL),
+        0);
     assert_int_equal(engine_start(engine), 0);
     rig->engine = engine;
     rig->has_thread = true;
@@ -81,6 +84,7 @@ void rig_close(struct engine_rig *rig)
                      0);
     assert_int_equal(engine->idle_requests + engine->stalled_sessions, 0);
     assert_int_equal(engine->queued_tokens, 0);
+    assert_null(engine->holders.first);
     engine_close(engine);
     free(rig->board);
 }

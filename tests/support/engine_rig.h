@@ -20,6 +20,7 @@ enum { RIG_VOCAB = 1000, RIG_CONTEXT = 512, RIG_RUNNING = 8 };
 struct engine_rig {
     struct config config;
     struct model model;
+    uint32_t model_count; /* 1; or 2, the same one twice */
     struct board *board;
     struct engine *engine;
     bool has_thread;

@@ -75,7 +75,7 @@ class Status:
     requests_queued   taken, not started
     requests_running  started, not ended
     sessions_total    since the start, as all that follow
-    sessions_broken   ended for breaking the contract
+    sessions_broken   broke the contract; or, rarely, were ended for another error
     requests_total    taken or refused
     requests_refused  never started
     requests_done     ended

@@ -128,6 +128,21 @@ static void a_name_whose_daemon_lives_is_refused(void **state)
     board_close(&owner);
 }
 
+/* Anybody may put something there before the daemon starts. */
+static void a_fifo_of_its_name_does_not_stop_the_start(void **state)
+{
+    char path[96];
+    snprintf(path, sizeof path, "/dev/shm%s", name);
+    assert_int_equal(mkfifo(path, 0666), 0);
+    alarm(20); /* ends us if it waits for a writer */
+    assert_int_equal(board_open(&owner, instance, &failure), 0);
+    shm_unlink(name);
+    assert_int_equal(mkfifo(path, 0666), 0); /* and in the place of ours */
+    board_close(&owner);
+    alarm(0);
+    assert_int_equal(shm_unlink(name), 0);
+}
+
 static void readers_cannot_pretend_that_a_dead_daemon_lives(void **state)
 {
     int fd = shm_open(name, O_CREAT | O_RDWR, 0640);
@@ -236,6 +251,7 @@ int main(void)
         TEST(nothing_is_written_while_nothing_changes),
         TEST(cutting_or_blowing_up_the_copy_does_no_harm),
         TEST(a_name_whose_daemon_lives_is_refused),
+        TEST(a_fifo_of_its_name_does_not_stop_the_start),
         TEST(readers_cannot_pretend_that_a_dead_daemon_lives),
         TEST(a_name_left_by_a_dead_daemon_is_taken_over),
         TEST(a_name_that_another_daemon_took_is_left_to_it),

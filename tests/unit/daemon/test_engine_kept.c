@@ -330,6 +330,217 @@ static void with_no_request_left_the_oldest_history_is_forgotten(void **state)
     stand_close(&s);
 }
 
+/* ---- several users --------------------------------------------------------------------------- */
+
+/* A session of another user, or, with `twin`, of that one's. */
+static void other_open(struct stand *stand, struct client_half *other,
+                       const struct client_half *twin)
+{
+    client_half_open(other, &CLIENT_HALF_GEOMETRY);
+    if (twin)
+        other->session->queue = twin->session->queue;
+    rig_attach(&stand->rig, other);
+}
+
+static void other_close(struct stand *stand, struct client_half *other)
+{
+    rig_detach(&stand->rig, other);
+    client_half_close(other);
+}
+
+/* Ends, kept. */
+static void other_keep(struct stand *stand, struct client_half *other, uint32_t id, uint32_t tokens)
+{
+    uint32_t ids[STAND_IDS], count;
+    struct submission submission = client_half_request(other, id, tokens, 4);
+    submission.flags = SUBMISSION_KEEP;
+    client_half_submit(other, &submission);
+    assert_done(rig_answer(&stand->rig, other, id, ids, &count), id, DONE_LENGTH);
+}
+
+static void keep(struct stand *stand, uint32_t id, uint32_t tokens)
+{
+    other_keep(stand, &stand->client, id, tokens);
+}
+
+/* How much of the kept request is still in the cache; -1: it is forgotten. */
+static int64_t cached(struct stand *stand, struct client_half *client, uint32_t parent)
+{
+    uint32_t ids[STAND_IDS], count;
+    uint32_t id = parent + 1000;
+    struct submission submission = client_half_request(client, id, 1, 1);
+    submission.op = SUBMISSION_EXTEND;
+    submission.parent = parent;
+    client_half_submit(client, &submission);
+    struct event done = rig_answer(&stand->rig, client, id, ids, &count);
+    if (done.reason == DONE_REFUSED && done.done.error == -ENOENT)
+        return -1;
+    assert_done(done, id, DONE_LENGTH);
+    return done.done.cached_tokens;
+}
+
+static void another_users_flood_pushes_out_nothing(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct client_half flood[2];
+    rig_init(&s.rig);
+    s.rig.config.running_max = 1;
+    s.rig.config.kept_max = 4;
+    s.rig.config.queue_requests = 3; /* eight requests in all */
+    stand_open(&s);
+    other_open(&s, &flood[0], NULL);
+    other_open(&s, &flood[1], &flood[0]);
+    keep(&s, 1, 30);
+    keep(&s, 2, 30); /* half of kept_max, of two users */
+    for (uint32_t id = 1; id <= 80; id++)
+        other_keep(&s, &flood[id % 2], id, 30);
+    assert_int_equal(s.rig.engine->idle_requests, 4);
+    assert_int_equal(s.rig.engine->pool.free_requests, 0);
+    assert_int_equal(cached(&s, &s.client, 1), 33);
+    assert_int_equal(cached(&s, &s.client, 2), 33);
+    assert_int_equal(cached(&s, &flood[1], 1), -1);
+    assert_int_equal(cached(&s, &flood[0], 80), 33);
+    other_close(&s, &flood[1]);
+    other_close(&s, &flood[0]);
+    stand_close(&s);
+}
+
+/* What ends before it runs is kept too, and costs its user nothing. */
+static void a_flood_of_cancelled_requests_pushes_out_nothing(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct client_half flood;
+    uint32_t ids[STAND_IDS], count;
+    rig_init(&s.rig);
+    s.rig.config.running_max = 1;
+    s.rig.config.kept_max = 2;
+    s.rig.config.queue_requests = 3;
+    stand_open(&s);
+    other_open(&s, &flood, NULL);
+    keep(&s, 1, 30);
+    for (uint32_t id = 1; id <= 40; id++) {
+        struct submission submission = client_half_request(&flood, id, 3, 4);
+        submission.flags = SUBMISSION_KEEP;
+        client_half_submit(&flood, &submission);
+        submission = (struct submission){.op = SUBMISSION_CANCEL, .request = id};
+        client_half_submit(&flood, &submission);
+        assert_done(rig_answer(&s.rig, &flood, id, ids, &count), id, DONE_CANCELLED);
+    }
+    assert_int_equal(cached(&s, &s.client, 1), 33);
+    other_close(&s, &flood);
+    stand_close(&s);
+}
+
+/* kept_max counts over all models, and so does what a user holds. */
+static void a_flood_on_another_model_pushes_out_nothing(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct client_half flood;
+    uint32_t ids[STAND_IDS], count;
+    rig_init(&s.rig);
+    s.rig.config.kept_max = 4;
+    s.rig.model_count = 2;
+    stand_open(&s);
+    other_open(&s, &flood, NULL);
+    keep(&s, 1, 30);
+    keep(&s, 2, 30);
+    other_keep(&s, &flood, 1, 30);
+    for (uint32_t id = 2; id <= 6; id++) {
+        struct submission submission = client_half_request(&flood, id, 30, 4);
+        submission.flags = SUBMISSION_KEEP;
+        submission.model = 1;
+        client_half_submit(&flood, &submission);
+        assert_done(rig_answer(&s.rig, &flood, id, ids, &count), id, DONE_LENGTH);
+    }
+    assert_int_equal(s.rig.engine->idle_requests, 4);
+    assert_int_equal(cached(&s, &s.client, 1), 33);
+    assert_int_equal(cached(&s, &s.client, 2), 33);
+    assert_int_equal(cached(&s, &flood, 6), 33);
+    other_close(&s, &flood);
+    stand_close(&s);
+}
+
+static void who_has_kept_everything_makes_room_for_a_second_user(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct client_half other;
+    rig_init(&s.rig);
+    s.rig.config.kept_max = 4;
+    stand_open(&s);
+    other_open(&s, &other, NULL);
+    for (uint32_t id = 1; id <= 4; id++)
+        keep(&s, id, 30);
+    for (uint32_t id = 1; id <= 3; id++)
+        other_keep(&s, &other, id, 30);
+    for (uint32_t id = 1; id <= 4; id++)
+        assert_int_equal(cached(&s, &s.client, id), id <= 2 ? 0 : 33);
+    for (uint32_t id = 1; id <= 3; id++)
+        assert_int_equal(cached(&s, &other, id), id <= 1 ? 0 : 33);
+    other_close(&s, &other);
+    stand_close(&s);
+}
+
+/* Of users who hold the same, who has not added to it for the longest time. */
+static void among_equals_the_least_recent_gives(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct client_half early, late;
+    rig_init(&s.rig);
+    s.rig.config.kept_max = 4;
+    stand_open(&s);
+    other_open(&s, &early, NULL);
+    other_open(&s, &late, NULL);
+    other_keep(&s, &late, 1, 30);
+    other_keep(&s, &early, 1, 30);
+    other_keep(&s, &early, 2, 30);
+    other_keep(&s, &late, 2, 30);
+    keep(&s, 1, 30);
+    assert_int_equal(cached(&s, &early, 1), 0);
+    assert_int_equal(cached(&s, &early, 2), 33);
+    assert_int_equal(cached(&s, &late, 1), 33);
+    assert_int_equal(cached(&s, &late, 2), 33);
+    assert_int_equal(cached(&s, &s.client, 1), 33);
+    assert_null(s.rig.engine->holders.first); /* who holds nothing may be freed */
+    other_close(&s, &early);
+    other_close(&s, &late);
+    stand_close(&s);
+}
+
+static void what_waits_takes_blocks_of_who_holds_most(void **state)
+{
+    (void)state;
+    struct stand s;
+    struct client_half other;
+    uint32_t ids[STAND_IDS], count;
+    rig_init(&s.rig);
+    s.rig.config.running_max = 1; /* 5 contexts of 32 blocks */
+    stand_open(&s);
+    other_open(&s, &other, NULL);
+    struct engine_model *model = &s.rig.engine->models[0];
+    keep(&s, 1, 430); /* 28 blocks, the oldest */
+    for (uint32_t id = 1; id <= 3; id++)
+        other_keep(&s, &other, id, 430);
+    assert_int_equal(model->idle_blocks, 4 * 28);
+    uint32_t memory[40];
+    struct kvcache_table hog = {.blocks = memory, .capacity = 40};
+    assert_int_equal(kvcache_grow(&model->cache, &hog, 40 * 16), 0);
+    struct submission submission = client_half_request(&other, 4, 10, 500);
+    client_half_submit(&other, &submission); /* 32 blocks of the 8 that are free */
+    assert_done(rig_answer(&s.rig, &other, 4, ids, &count), 4, DONE_LENGTH);
+    assert_int_equal(model->idle_blocks, 3 * 28);
+    assert_int_equal(cached(&s, &s.client, 1), 433);
+    assert_int_equal(cached(&s, &other, 1), 0);
+    assert_int_equal(cached(&s, &other, 2), 433);
+    kvcache_shrink(&model->cache, &hog, 0);
+    other_close(&s, &other);
+    stand_close(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -346,6 +557,12 @@ int main(void)
         cmocka_unit_test(what_waits_takes_the_blocks_of_what_is_kept),
         cmocka_unit_test(waiting_extensions_give_their_blocks_to_who_is_before_them),
         cmocka_unit_test(with_no_request_left_the_oldest_history_is_forgotten),
+        cmocka_unit_test(another_users_flood_pushes_out_nothing),
+        cmocka_unit_test(a_flood_of_cancelled_requests_pushes_out_nothing),
+        cmocka_unit_test(a_flood_on_another_model_pushes_out_nothing),
+        cmocka_unit_test(who_has_kept_everything_makes_room_for_a_second_user),
+        cmocka_unit_test(among_equals_the_least_recent_gives),
+        cmocka_unit_test(what_waits_takes_blocks_of_who_holds_most),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

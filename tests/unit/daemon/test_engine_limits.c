@@ -227,6 +227,82 @@ static void a_users_waiting_tokens_are_counted_too(void **state)
     stand_close(&s);
 }
 
+/* The end of an extension by one token of a history of 300, of which `kept_max` says whether it is
+ * in the cache; ten tokens wait already. */
+static struct event extended_while_others_wait(const struct config *limits)
+{
+    struct stand s;
+    uint32_t ids[STAND_IDS];
+    rig_init(&s.rig);
+    s.rig.config.running_max = 1;
+    s.rig.config.kept_max = limits->kept_max;
+    s.rig.config.user_queued_tokens = limits->user_queued_tokens;
+    s.rig.config.queue_tokens = limits->queue_tokens;
+    stand_open(&s);
+    stand_ask(&s, 1, 300, 2, SUBMISSION_KEEP);
+    assert_done(stand_answer(&s, 1, ids), 1, DONE_LENGTH);
+    stand_ask(&s, 2, 3, 100, 0);
+    rig_turn(&s.rig, 1);
+    stand_ask(&s, 3, 10, 5, 0);
+    rig_turn(&s.rig, 1);
+    struct submission submission = client_half_request(&s.client, 4, 1, 1);
+    submission.op = SUBMISSION_EXTEND;
+    submission.parent = 1;
+    client_half_submit(&s.client, &submission);
+    struct event done = stand_answer(&s, 4, ids);
+    stand_close(&s);
+    return done;
+}
+
+static void a_history_to_be_computed_again_weighs_in_the_queue(void **state)
+{
+    (void)state;
+    struct config limits = {.kept_max = 4, .user_queued_tokens = 100, .queue_tokens = 1 << 20};
+    assert_done(extended_while_others_wait(&limits), 4, DONE_LENGTH);
+    limits.kept_max = 0;
+    struct event done = extended_while_others_wait(&limits);
+    assert_done(done, 4, DONE_REFUSED);
+    assert_int_equal(done.done.error, -EDQUOT);
+
+    limits = (struct config){.kept_max = 4, .queue_tokens = 100};
+    assert_done(extended_while_others_wait(&limits), 4, DONE_LENGTH);
+    limits.kept_max = 0;
+    done = extended_while_others_wait(&limits);
+    assert_done(done, 4, DONE_REFUSED);
+    assert_int_equal(done.done.error, -EAGAIN);
+}
+
+static void what_is_lost_while_it_waits_weighs_from_then_on(void **state)
+{
+    (void)state;
+    struct stand s;
+    uint32_t ids[STAND_IDS];
+    rig_init(&s.rig);
+    s.rig.config.running_max = 1;
+    s.rig.config.kept_max = 1;
+    stand_open(&s);
+    stand_ask(&s, 1, 300, 2, SUBMISSION_KEEP);
+    stand_answer(&s, 1, ids);
+    stand_ask(&s, 2, 3, 20, SUBMISSION_KEEP);
+    rig_turn(&s.rig, 1);
+    struct submission submission = client_half_request(&s.client, 4, 1, 1);
+    submission.op = SUBMISSION_EXTEND;
+    submission.parent = 1;
+    client_half_submit(&s.client, &submission);
+    rig_turn(&s.rig, 1);
+    const struct user_queue *queue = s.client.session->queue;
+    assert_int_equal(queue->tokens, 2); /* the last one told, and the new one */
+    stand_answer(&s, 2, ids);           /* kept, it takes the place of the first */
+    assert_int_equal(queue->requests, 1);
+    assert_int_equal(queue->tokens, 303);
+    assert_int_equal(s.rig.engine->queued_tokens, 303);
+    assert_int_equal(s.rig.engine->models[0].queue.tokens, 303);
+    assert_int_equal(stand_answer(&s, 4, ids).done.cached_tokens, 0);
+    assert_int_equal(queue->tokens, 0);
+    assert_int_equal(s.rig.engine->models[0].queue.tokens, 0);
+    stand_close(&s);
+}
+
 /* ---- nonsense -------------------------------------------------------------------------------- */
 
 static struct submission nonsense(struct client_half *client, uint32_t kind)
@@ -425,6 +501,8 @@ int main(void)
         cmocka_unit_test(a_queue_full_of_tokens_refuses_too),
         cmocka_unit_test(a_user_has_no_more_waiting_than_his_budget),
         cmocka_unit_test(a_users_waiting_tokens_are_counted_too),
+        cmocka_unit_test(a_history_to_be_computed_again_weighs_in_the_queue),
+        cmocka_unit_test(what_is_lost_while_it_waits_weighs_from_then_on),
         cmocka_unit_test(nonsense_ends_its_session_and_touches_no_other),
         cmocka_unit_test(a_nonsensical_cursor_is_noticed_by_the_next_submission),
         cmocka_unit_test(a_submission_that_is_taken_back_was_never_there),

@@ -154,6 +154,40 @@ static void a_session_whose_memory_fails_is_ended_and_no_other(void **state)
     guard_close();
 }
 
+/* Zeroes in the place of its cursor are no cursor, but not the client's doing. */
+static void what_the_guard_put_there_is_not_held_against_the_client(void **state)
+{
+    struct stand s;
+    struct event event;
+    assert_int_equal(guard_open(8), 0);
+    rig_init(&s.rig);
+    stand_open(&s);
+    struct session *session = s.client.session;
+    stand_ask(&s, 1, 3, 400, 0);
+    for (int i = 0; i < 100; i++)
+        event = rig_event(&s.rig, &s.client); /* read, and the cursor is asked for */
+    assert_int_equal(event.kind, EVENT_TOKENS);
+    assert_true(session->events.head > 0); /* so 0 is none any more */
+    rig_now_ns += 2 * (uint64_t)ENGINE_HOT_NS;
+    rig_turn(&s.rig, 1);
+    assert_int_equal(session->place, SESSION_COLD); /* so that the step is the first to touch it */
+    const struct ring_writer *events = &session->events;
+    while (events->slot_count - (events->tail - events->head) > session->promised)
+        rig_turn(&s.rig, 1);
+    const struct region *half = &session->options.client_half;
+    map_nothing(half->base, half->bytes);
+    rig_turn(&s.rig, 1); /* the next token asks for the cursor */
+    assert_int_equal(session->broken, -EFAULT);
+    assert_non_null(strstr(session->broken_why, "memory"));
+    struct event last = {0};
+    while (client_half_poll(&s.client, &event))
+        last = event;
+    assert_int_equal(last.kind, EVENT_SHUTDOWN);
+    assert_int_equal(last.shutdown.error, -EFAULT);
+    stand_close(&s);
+    guard_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -162,6 +196,7 @@ int main(void)
         cmocka_unit_test(any_other_bus_error_still_ends_the_process),
         cmocka_unit_test(a_bus_error_that_is_sent_ends_the_process),
         cmocka_unit_test(a_session_whose_memory_fails_is_ended_and_no_other),
+        cmocka_unit_test(what_the_guard_put_there_is_not_held_against_the_client),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,9 +1,12 @@
 #include "shm/doorbell.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -149,6 +152,40 @@ static void read_only_mappings_are_enough_to_sleep_and_to_wake(void **state)
     region_fini(&third);
 }
 
+/* Threads that sleep where one may: a hostile client's. Moving sleepers from word to word tells how
+ * many there are, so nothing here depends on time. */
+enum { SLEEPERS = 4 };
+static _Atomic uint32_t bed, other_bed;
+
+static void *sleep_in_bed(void *argument)
+{
+    while (doorbell_wait(&bed, 0, 10000ULL * MS) == -EINTR)
+        continue;
+    return NULL;
+}
+
+/* How many sleep on `from`, and sleep on `to` from now on. */
+static long move(_Atomic uint32_t *from, _Atomic uint32_t *to)
+{
+    return syscall(SYS_futex, from, FUTEX_REQUEUE, 0, (void *)(uintptr_t)INT_MAX, to, 0);
+}
+
+static void one_wake_up_wakes_one_of_many(void **state)
+{
+    pthread_t threads[SLEEPERS];
+    for (int i = 0; i < SLEEPERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, sleep_in_bed, NULL), 0);
+    uint64_t start_ns = now_ns();
+    for (long asleep = 0; asleep < SLEEPERS; asleep += move(&bed, &other_bed))
+        assert_true(now_ns() - start_ns < 9000ULL * MS);
+    doorbell_wake(&other_bed);
+    assert_int_equal(move(&other_bed, &bed), SLEEPERS - 1);
+    for (int i = 0; i < SLEEPERS; i++)
+        doorbell_wake(&bed);
+    for (int i = 0; i < SLEEPERS; i++)
+        pthread_join(threads[i], NULL);
+}
+
 /* ---- the spinner ----------------------------------------------------------------------------- */
 
 static void a_spinner_that_knows_nothing_spins_to_its_limit(void **state)
@@ -251,6 +288,7 @@ int main(void)
         cmocka_unit_test(a_sleep_ends_with_its_time),
         cmocka_unit_test(a_signal_ends_a_sleep),
         cmocka_unit_test(read_only_mappings_are_enough_to_sleep_and_to_wake),
+        cmocka_unit_test(one_wake_up_wakes_one_of_many),
         cmocka_unit_test(a_spinner_that_knows_nothing_spins_to_its_limit),
         cmocka_unit_test(a_steady_stream_is_spun_for),
         cmocka_unit_test(sleepers_within_the_limit_find_back_to_spinning),
