@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import functools
 import gc
 import os
@@ -211,6 +212,7 @@ class AsyncTest(DaemonTest):
                 await kept.wait()
                 self.daemon.process.send_signal(signal.SIGSTOP)  # so that no event wakes anybody
                 try:
+                    os.waitpid(self.daemon.process.pid, os.WUNTRACED)
                     silent = await client.submit([4], model="echo", max_tokens=1)
                     waiting = asyncio.create_task(client.submit([5], model="echo", max_tokens=1))
                     await asyncio.sleep(0.05)
@@ -338,6 +340,16 @@ class AsyncTest(DaemonTest):
         self.assertEqual(len(os.listdir("/proc/self/fd")), descriptors)
         async with client:
             self.assertEqual(await read(client.generate([4], max_tokens=1, model="echo")), [4])
+
+    @in_loop
+    async def test_an_end_that_is_noticed_again_touches_nobody_elses_descriptor(self, _):
+        old = await autoglm.AsyncClient(self.daemon.socket).connect()
+        old.close()
+        async with autoglm.AsyncClient(self.daemon.socket) as client:
+            self.assertEqual(client._fd, old._fd)
+            old._finish(autoglm.Closed(errno.EBADF))
+            answer = client.generate([4], max_tokens=2, model="echo")
+            self.assertEqual(await asyncio.wait_for(read(answer), 20), [4, 4])
 
     @in_loop
     async def test_who_could_not_connect_may_try_again(self, _):

@@ -9,7 +9,7 @@ import time
 from unittest import mock
 
 import autoglm
-from autoglm import _abi
+from autoglm import _abi, _session
 from autoglm._library import lib
 from support import DaemonTest, ids
 
@@ -52,10 +52,11 @@ class HandlerTest(DaemonTest):
         descriptors = len(os.listdir("/proc/self/fd"))
         point = 1
         while True:
-            clients.append(self.daemon.connect(output_bytes=1 << 20))
-            came = self.run_until(point, prepare(clients[-1]))
-            self.assertEqual(clients[-1].closed, came)
-            clients.pop().close()
+            client = self.daemon.connect(output_bytes=1 << 20)
+            clients.append(client)
+            came = self.run_until(point, prepare(client))
+            self.assertEqual(client.closed, came)
+            client.close()
             self.assertEqual(len(os.listdir("/proc/self/fd")), descriptors)
             if not came:
                 break
@@ -148,18 +149,29 @@ class ThreadTest(DaemonTest):
         self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
 
     def test_nobody_passes_who_holds_the_lock(self):
-        session = self.client._session
-        answer = self.client.generate([1], max_tokens=30_000)
-        calls = [answer.close, lambda: self.client.submit([1], max_tokens=1), answer.request.wait]
-        for call in [*calls, self.client.close]:
+        answer, idle = self.client.generate([1], max_tokens=30_000), self.connect()
+
+        def wait():
+            with self.assertRaises(autoglm.TimedOut):
+                idle.wait(0.01)
+
+        def submit():
+            self.client.submit([1], max_tokens=1)
+
+        for client, call in (
+            (idle, wait),
+            (self.client, answer.close),
+            (self.client, submit),
+            (self.client, self.client.close),
+        ):
             thread = threading.Thread(target=call)
-            with session._lock:
+            with client._session._lock:
                 thread.start()
                 thread.join(0.1)
                 self.assertTrue(thread.is_alive(), call)
-                self.assertIsNone(session._waiter)
-                self.assertFalse(self.client.closed)
-                self.assertEqual(answer.request.is_cancelled, call != answer.close)
+                self.assertIsNone(client._session._waiter)
+                self.assertFalse(client.closed)
+                self.assertEqual(answer.request.is_cancelled, call in (submit, client.close))
             thread.join(20)
             self.assertFalse(thread.is_alive())
         self.assertTrue(self.client.closed)
@@ -169,16 +181,20 @@ class ThreadTest(DaemonTest):
         requests = {}
 
         def submit(first):
-            for n in range(first, first + 150):
+            for n in range(first, first + 20):
                 requests[n] = client.submit(range(n, n + 40), max_tokens=40)
 
-        sys.setswitchinterval(1e-6)
-        threads = [threading.Thread(target=submit, args=(first,)) for first in range(0, 600, 150)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        self.assertEqual(len(requests), 600)
+        def write(place, prompt, real=_session.write):
+            time.sleep(0.001)  # the others' turn
+            real(place, prompt)
+
+        threads = [threading.Thread(target=submit, args=(first,)) for first in range(0, 80, 20)]
+        with mock.patch.object(_session, "write", write):
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+        self.assertEqual(len(requests), 80)
         for n, request in requests.items():
             self.assertEqual(ids(request), list(range(n, n + 40)))
 

@@ -172,7 +172,7 @@ def end_error(request: RequestBase, done: Done) -> RequestError | None:
         return None
     if done.reason == DoneReason.CANCELLED and request.is_cancelled:
         return None
-    unknown = (RequestError, errno.EPROTONOSUPPORT, f"it ended for the unknown reason {done.reason}")
+    unknown = (RequestError, errno.EPROTONOSUPPORT, f"its end has a new reason, {done.reason}")
     kind, number, text = _ENDS.get(done.reason, unknown)
     detail = f"request {request.id}: {text} after {done.generated_tokens} tokens"
     if kind is Refused:

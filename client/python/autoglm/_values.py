@@ -107,7 +107,7 @@ def _text(value):
 
 
 def known(kind, number: int):
-    """A member of an enum; a number of a newer library that this version does not know stays one."""
+    """A member of an enum; a number that only a newer library knows stays one."""
     try:
         return kind(number)
     except ValueError:
