@@ -1,6 +1,7 @@
 #include "client/private.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -8,13 +9,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "client/deadline.h"
 #include "client/error.h"
 #include "client/packet.h"
 
 #define DEFAULT_SOCKET_PATH "/run/autoglm/autoglm.sock"
 
 enum {
-    NS_PER_S = 1000000000,
     DEFAULT_REQUESTS = 16,
     DEFAULT_PROMPT_TOKENS = 32768,
     DEFAULT_SPIN_NS = 50000,
@@ -128,7 +129,7 @@ static struct geometry wished_geometry(const struct agl_options *options)
 static int connect_within(int socket_fd, const struct sockaddr_un *address, uint64_t deadline_ns)
 {
     for (;;) {
-        uint64_t left_us = packet_time_left_ns(deadline_ns) / 1000;
+        uint64_t left_us = deadline_left_ns(deadline_ns) / 1000;
         if (left_us == 0)
             return -ETIMEDOUT;
         struct timeval left = {.tv_sec = (time_t)(left_us / 1000000),
@@ -227,7 +228,8 @@ static int map_peer(struct region *ret_region, int *fd, uint64_t bytes, const ch
 }
 
 /* What an eventfd looks like: an inode of no type. Writing to a socket or pipe that a strange
- * daemon gives us could kill us with SIGPIPE. */
+ * daemon gives us could kill us with SIGPIPE, and writing to an eventfd whose counter is at its end
+ * would wait for ever if it blocked. */
 static int check_doorbell(int fd)
 {
     struct stat status;
@@ -235,6 +237,11 @@ static int check_doorbell(int fd)
         return error_set(-errno, "doorbell: %s", strerror(errno));
     if ((status.st_mode & S_IFMT) != 0)
         return error_set(-EPROTO, "doorbell: not an eventfd");
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0)
+        return error_set(-errno, "doorbell: %s", strerror(errno));
+    if (!(flags & O_NONBLOCK))
+        return error_set(-EPROTO, "doorbell: a write to it may block");
     return 0;
 }
 
@@ -350,9 +357,7 @@ int agl_connect(struct agl_client **ret_client, const struct agl_options *option
     int err = read_options(&filled, options);
     if (err < 0)
         return err;
-    uint64_t now_ns = agl_now_ns();
-    uint64_t deadline_ns =
-        filled.timeout_ns < UINT64_MAX - now_ns ? now_ns + filled.timeout_ns : UINT64_MAX;
+    uint64_t deadline_ns = deadline_after(agl_now_ns(), filled.timeout_ns);
 
     struct agl_client *client = calloc(1, sizeof *client);
     if (!client)

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "client/deadline.h"
 #include "client/error.h"
 #include "client/private.h"
 #include "shm/message.h"
@@ -13,8 +14,7 @@
 enum {
     SPINS_PER_CLOCK = 32,    /* about a microsecond of cpu_relax() */
     LOOK_NS = 100 * 1000000, /* without a sign of life for so long, the socket is looked at */
-    NS_PER_S = 1000000000,
-    PACKETS_PER_LOOK = 16, /* a flood of packets may not keep us */
+    PACKETS_PER_LOOK = 16,   /* a flood of packets may not keep us */
 };
 
 void client_end(struct agl_client *client, int err, const char *why)
@@ -281,8 +281,7 @@ static int sleep_on_slot(struct agl_client *client, struct agl_event *ret_event,
  * is, it costs nothing. As take(), or -EINTR. */
 static int sleep_on_socket(struct agl_client *client, struct agl_event *ret_event, uint64_t left_ns)
 {
-    struct timespec left = {.tv_sec = (time_t)(left_ns / NS_PER_S),
-                            .tv_nsec = (long)(left_ns % NS_PER_S)};
+    struct timespec left = deadline_timespec(left_ns);
     struct pollfd entry = {.fd = client->socket_fd, .events = POLLIN};
     int ready = 0;
     doorbell_announce(&client->words->sleep, DOORBELL_FD);
@@ -299,28 +298,14 @@ static int sleep_on_socket(struct agl_client *client, struct agl_event *ret_even
     return take(client, ret_event);
 }
 
-static uint64_t time_left_ns(uint64_t deadline_ns)
-{
-    if (deadline_ns == UINT64_MAX)
-        return UINT64_MAX;
-    uint64_t now_ns = agl_now_ns();
-    return now_ns < deadline_ns ? deadline_ns - now_ns : 0;
-}
-
 /* The first sleep is most likely a short one. */
 static int sleep_until(struct agl_client *client, struct agl_event *ret_event, uint64_t deadline_ns)
 {
-    uint64_t left_ns = time_left_ns(deadline_ns);
+    uint64_t left_ns = deadline_left_ns(deadline_ns);
     int got = left_ns ? sleep_on_slot(client, ret_event, left_ns) : 0;
-    while (got == 0 && (left_ns = time_left_ns(deadline_ns)) > 0)
+    while (got == 0 && (left_ns = deadline_left_ns(deadline_ns)) > 0)
         got = sleep_on_socket(client, ret_event, left_ns);
     return got;
-}
-
-/* The time `ns` after now_ns; UINT64_MAX: never. */
-static uint64_t after(uint64_t now_ns, uint64_t ns)
-{
-    return ns < UINT64_MAX - now_ns ? now_ns + ns : UINT64_MAX;
 }
 
 static int wait_by_mode(struct agl_client *client, struct agl_event *ret_event, uint64_t now_ns,
@@ -332,7 +317,7 @@ static int wait_by_mode(struct agl_client *client, struct agl_event *ret_event, 
         return sleep_until(client, ret_event, deadline_ns);
 
     spinner_begin(&client->spinner, now_ns);
-    uint64_t until_ns = after(now_ns, spinner_budget_ns(&client->spinner));
+    uint64_t until_ns = deadline_after(now_ns, spinner_budget_ns(&client->spinner));
     int got = 0;
     if (until_ns > now_ns)
         got = spin(client, ret_event, until_ns < deadline_ns ? until_ns : deadline_ns);
@@ -353,7 +338,7 @@ int agl_wait(struct agl_client *client, struct agl_event *ret_event, uint64_t ti
         return got;
 
     uint64_t now_ns = agl_now_ns();
-    got = wait_by_mode(client, ret_event, now_ns, after(now_ns, timeout_ns));
+    got = wait_by_mode(client, ret_event, now_ns, deadline_after(now_ns, timeout_ns));
     if (got == -EINTR) {
         /* Signals that come often would keep us from ever sleeping on the socket. */
         look_if_silent(client, agl_now_ns());

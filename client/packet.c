@@ -2,20 +2,14 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "autoglm.h"
+#include "client/deadline.h"
 #include "client/error.h"
-
-enum { NS_PER_S = 1000000000 };
-
-uint64_t packet_time_left_ns(uint64_t deadline_ns)
-{
-    uint64_t now_ns = agl_now_ns();
-    return now_ns < deadline_ns ? deadline_ns - now_ns : 0;
-}
 
 static int timed_out(const char *doing)
 {
@@ -26,9 +20,7 @@ static int timed_out(const char *doing)
 static int wait_socket(int socket_fd, short events, uint64_t deadline_ns, const char *doing)
 {
     for (;;) {
-        uint64_t left_ns = packet_time_left_ns(deadline_ns);
-        struct timespec left = {.tv_sec = (time_t)(left_ns / NS_PER_S),
-                                .tv_nsec = (long)(left_ns % NS_PER_S)};
+        struct timespec left = deadline_timespec(deadline_left_ns(deadline_ns));
         struct pollfd entry = {.fd = socket_fd, .events = events};
         int ready = ppoll(&entry, 1, &left, NULL);
         if (ready > 0)
@@ -98,6 +90,12 @@ static void collect_fds(struct packet *packet, struct msghdr *message)
     }
 }
 
+/* Fewer descriptors than there was room for: the rest could not be opened in this process. */
+static bool is_short_of_descriptors(const struct packet *packet, const struct msghdr *message)
+{
+    return (message->msg_flags & MSG_CTRUNC) && packet->fd_count < PACKET_FDS_MAX;
+}
+
 /* Receives one packet of any kind. On failure nothing is left open. */
 static int receive_any(int socket_fd, struct packet *ret_packet, uint64_t deadline_ns,
                        const char *doing)
@@ -127,6 +125,10 @@ static int receive_any(int socket_fd, struct packet *ret_packet, uint64_t deadli
         return error_set(-EPIPE, "the daemon closed the connection while %s", doing);
 
     collect_fds(ret_packet, &message);
+    if (is_short_of_descriptors(ret_packet, &message)) {
+        packet_close_fds(ret_packet);
+        return error_set(-EMFILE, "while %s: too many descriptors are open in this process", doing);
+    }
     const struct message_header *header = &ret_packet->message.header;
     const char *why = NULL;
     if (message.msg_flags & MSG_CTRUNC)

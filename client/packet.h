@@ -18,16 +18,14 @@ struct packet {
     uint32_t fd_count;
 };
 
-/* Nanoseconds until then, 0 if it has passed. */
-uint64_t packet_time_left_ns(uint64_t deadline_ns);
-
 /* Sends one packet, with descriptor `fd` unless it is -1. A peer that has closed is no error here:
  * the next packet_receive() tells, or says why. -ETIMEDOUT, or the system's error. */
 int packet_send(int socket_fd, const void *packet, size_t bytes, int fd, uint64_t deadline_ns);
 
 /* Receives the packet of that kind, size and number of descriptors; `doing` is for the detail. On
  * failure no descriptor is left open. -EPIPE: the peer closed; -EPROTO: something else came;
- * -ETIMEDOUT; the daemon's own error if it refused. */
+ * -EMFILE: this process can have no descriptor more; -ETIMEDOUT; the daemon's own error if it
+ * refused. */
 int packet_receive(int socket_fd, struct packet *ret_packet, enum message_kind kind, size_t bytes,
                    uint32_t fd_count, uint64_t deadline_ns, const char *doing);
 

@@ -337,7 +337,7 @@ int agl_submit(struct agl_client *client, const struct agl_request *request, uin
 
 /* Asks to end a request. Its AGL_EVENT_DONE still comes: reason cancelled, or whatever was first;
  * until then tokens may come. With AGL_KEEP what was generated is kept.
- * One system call if the daemon sleeps.
+ * System calls as agl_submit().
  *   -ENOENT   no such request in flight, or its AGL_EVENT_DONE was read
  *   -EAGAIN   the ring is full: try again soon
  *   -EPIPE, -EPROTO */
@@ -383,7 +383,7 @@ enum agl_done_reason {
     AGL_DONE_LENGTH = 2,    /* max_tokens, or the context is full */
     AGL_DONE_DEADLINE = 3,  /* either deadline passed, maybe before anything was begun */
     AGL_DONE_CANCELLED = 4, /* agl_cancel(), or the session broke the contract */
-    AGL_DONE_REFUSED = 5,   /* never started. `error`:
+    AGL_DONE_REFUSED = 5,   /* never started; accepted only if the daemon stopped later. `error`:
                                -EAGAIN    the queue is full: try again after retry_after_ns
                                -EDQUOT    so is this user's share of it: likewise
                                -EMSGSIZE  history and prompt leave no room in the context
@@ -392,8 +392,9 @@ enum agl_done_reason {
                                           it and send the whole history
                                -ESHUTDOWN the daemon stops
                                -EIO       the daemon's device is lost */
-    AGL_DONE_FAILED = 6,    /* began and could not end. `error`: -EIO, the device failed or gave no
-                               numbers; -ESHUTDOWN, the daemon stopped */
+    AGL_DONE_FAILED = 6,    /* was accepted and could not end; maybe it had not begun. `error`:
+                               -EIO, the device failed or gave no numbers; -ESHUTDOWN, the daemon
+                               stopped before the answer was whole */
     AGL_DONE_OVERFLOW = 7   /* this client stayed too slow for too long */
 };
 
@@ -471,7 +472,7 @@ const char *agl_reason_name(uint32_t reason);
 
 /* Functions that fill an array return how many entries there are in all, of which the first
  * `capacity` were written; the array may be NULL if that is 0. So ask with 0 first, or call again
- * with more room. They allocate while they work. */
+ * with more room. All but agl_decode() allocate while they work. */
 
 struct agl_tokenizer;
 

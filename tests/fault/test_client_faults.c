@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -156,12 +157,44 @@ static void flood(struct msghdr *message, int fd)
     }
 }
 
+/* So many descriptors can still be opened while a packet is received; -1: no limit. */
+static _Thread_local int descriptors_left = -1;
+
+/* Gives the limit as it was. */
+static struct rlimit leave_descriptors(int count)
+{
+    int fds[PACKET_FDS_MAX];
+    struct rlimit before;
+    assert_true(count < PACKET_FDS_MAX);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    for (int i = 0; i <= count; i++) {
+        fds[i] = dup(STDERR_FILENO);
+        assert_true(fds[i] >= 0);
+    }
+    struct rlimit low = {.rlim_cur = (rlim_t)fds[count], .rlim_max = before.rlim_max};
+    for (int i = 0; i <= count; i++)
+        close(fds[i]);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+    return before;
+}
+
 ssize_t __real_recvmsg(int fd, struct msghdr *message, int flags);
+
+static ssize_t receive_with_few_descriptors(int fd, struct msghdr *message, int flags)
+{
+    struct rlimit before = leave_descriptors(descriptors_left);
+    ssize_t got = __real_recvmsg(fd, message, flags);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    return got;
+}
+
 ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags);
 ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags)
 {
     if (fails(RECVMSG))
         return -1;
+    if (descriptors_left >= 0)
+        return receive_with_few_descriptors(fd, message, flags);
     ssize_t got = __real_recvmsg(fd, message, flags);
     if (got > 0)
         put_on_disguise(message);
@@ -170,7 +203,9 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags)
     return got;
 }
 
-/* One connection in which the n-th such call fails. 0: it was never reached, so all is well. */
+static int last_error; /* what agl_connect() returned */
+
+/* One connection in which the n-th such call fails: what comes back; 1: it was never reached. */
 static int connect_with_failure(enum wrapped call, int n, int error)
 {
     struct peer peer;
@@ -185,7 +220,7 @@ static int connect_with_failure(enum wrapped call, int n, int error)
     armed_call = call;
     calls_left = n;
     armed_errno = error;
-    int err = agl_connect(&client, &options);
+    int err = last_error = agl_connect(&client, &options);
     bool was_reached = calls_left <= 0;
     armed_call = WRAPPED;
 
@@ -238,13 +273,16 @@ static void every_failing_call_comes_back_as_its_error(void **state)
     }
 }
 
-/* F_GET_SEALS that fails means that it is no memfd; F_ADD_SEALS gives the error itself. */
+/* F_GET_SEALS that fails means that it is no memfd; F_GETFL of the doorbell and F_ADD_SEALS give
+ * the error itself. */
 static void failing_seals_refuse_the_region(void **state)
 {
     assert_int_equal(connect_with_failure(FCNTL, 1, EINVAL), -EPROTO);
     assert_int_equal(connect_with_failure(FCNTL, 2, EINVAL), -EPROTO);
-    assert_int_equal(connect_with_failure(FCNTL, 3, EPERM), -EPERM);
-    assert_int_equal(connect_with_failure(FCNTL, 4, EPERM), 1);
+    assert_int_equal(connect_with_failure(FCNTL, 3, EIO), -EIO);
+    assert_non_null(strstr(agl_error_detail(), "doorbell"));
+    assert_int_equal(connect_with_failure(FCNTL, 4, EPERM), -EPERM);
+    assert_int_equal(connect_with_failure(FCNTL, 5, EPERM), 1);
 }
 
 /* What a busy or interrupted system says is no failure. */
@@ -310,6 +348,19 @@ static void descriptors_beyond_the_most_are_closed(void **state)
     assert_non_null(strstr(agl_error_detail(), "8 descriptors came"));
 }
 
+static void too_few_descriptors_are_not_the_daemons_fault(void **state)
+{
+    for (descriptors_left = 0; descriptors_left < MESSAGE_WELCOME_FDS; descriptors_left++) {
+        assert_int_equal(connect_with_failure(RECVMSG, 100, EIO), 1);
+        if (!strstr(agl_error_detail(), "too many descriptors are open in this process"))
+            fail_msg("room for %d: %s", descriptors_left, agl_error_detail());
+        assert_int_equal(last_error, -EMFILE);
+    }
+    assert_int_equal(connect_with_failure(RECVMSG, 100, EIO), 1);
+    assert_int_equal(last_error, 0);
+    descriptors_left = -1;
+}
+
 static void send_to_who_is_gone(int error)
 {
     /* The stand-in is honest and just loses the packet, so that here the end comes instead. */
@@ -344,6 +395,7 @@ int main(void)
         cmocka_unit_test(pages_that_cannot_be_had_are_a_lack_of_memory),
         cmocka_unit_test(only_rights_are_taken_for_descriptors),
         cmocka_unit_test(descriptors_beyond_the_most_are_closed),
+        cmocka_unit_test(too_few_descriptors_are_not_the_daemons_fault),
         cmocka_unit_test(a_daemon_that_closes_while_we_send_may_have_said_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
 import functools
 import gc
 import os
+import signal
 import time
 import weakref
 
@@ -203,6 +205,25 @@ class AsyncTest(DaemonTest):
         self.assertEqual(await read(client.generate([3], max_tokens=1, model="echo")), [3])
 
     @in_loop
+    async def test_forgetting_what_is_kept_makes_room_for_who_waits(self, _):
+        async with autoglm.AsyncClient(self.daemon.socket, max_requests=2) as client:
+            for forget in (client.forget, autoglm.AsyncRequest.forget):
+                kept = await client.submit([3], model="echo", max_tokens=1, keep=True)
+                await kept.wait()
+                self.daemon.process.send_signal(signal.SIGSTOP)  # so that no event wakes anybody
+                try:
+                    os.waitpid(self.daemon.process.pid, os.WUNTRACED)
+                    silent = await client.submit([4], model="echo", max_tokens=1)
+                    waiting = asyncio.create_task(client.submit([5], model="echo", max_tokens=1))
+                    await asyncio.sleep(0.05)
+                    self.assertFalse(waiting.done())
+                    forget(kept)
+                    request = await asyncio.wait_for(waiting, 20)
+                finally:
+                    self.daemon.process.send_signal(signal.SIGCONT)
+                self.assertEqual([await read(silent), await read(request)], [[4], [5]])
+
+    @in_loop
     async def test_closing_tells_those_who_wait(self, client):
         tasks = [asyncio.create_task(read(client.generate([7], **SLOW))) for _ in range(3)]
         await asyncio.sleep(0.1)
@@ -294,6 +315,50 @@ class AsyncTest(DaemonTest):
         loop.close()
         client.close()
         self.assertTrue(client.closed)
+
+    @in_loop
+    async def test_of_two_that_connect_one_client_the_second_is_refused(self, _):
+        client = autoglm.AsyncClient(self.daemon.socket)
+        first, second = await asyncio.gather(
+            client.connect(), client.connect(), return_exceptions=True
+        )
+        self.assertIs(first, client)
+        self.assertIsInstance(second, autoglm.InvalidArgument)
+        self.assertEqual(await read(client.generate([4], max_tokens=2, model="echo")), [4, 4])
+        client.close()
+
+    @in_loop
+    async def test_closing_while_it_connects_ends_that(self, _):
+        descriptors = len(os.listdir("/proc/self/fd"))
+        client = autoglm.AsyncClient(self.daemon.socket)
+        connecting = asyncio.create_task(client.connect())
+        await asyncio.sleep(0)
+        client.close()
+        with self.assertRaises(autoglm.Closed):
+            await connecting
+        self.assertTrue(client.closed)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), descriptors)
+        async with client:
+            self.assertEqual(await read(client.generate([4], max_tokens=1, model="echo")), [4])
+
+    @in_loop
+    async def test_an_end_that_is_noticed_again_touches_nobody_elses_descriptor(self, _):
+        old = await autoglm.AsyncClient(self.daemon.socket).connect()
+        old.close()
+        async with autoglm.AsyncClient(self.daemon.socket) as client:
+            self.assertEqual(client._fd, old._fd)
+            old._finish(autoglm.Closed(errno.EBADF))
+            answer = client.generate([4], max_tokens=2, model="echo")
+            self.assertEqual(await asyncio.wait_for(read(answer), 20), [4, 4])
+
+    @in_loop
+    async def test_who_could_not_connect_may_try_again(self, _):
+        client = autoglm.AsyncClient(self.daemon.folder + "/later")
+        with self.assertRaises(autoglm.NotFound):
+            await client.connect()
+        os.symlink(self.daemon.socket, self.daemon.folder + "/later")
+        async with client:
+            self.assertFalse(client.closed)
 
     def test_where_no_daemon_is_connecting_says_so(self):
         async def main():

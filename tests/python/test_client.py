@@ -1,6 +1,7 @@
 """The synchronous client against the real daemon: prompts and answers."""
 
 import array
+import ctypes
 
 import autoglm
 from autoglm import _abi, _prompt, _values
@@ -137,9 +138,9 @@ class PromptTest(DaemonTest):
             array.array("i", numbers),
             array.array("q", numbers),
             array.array("H", numbers),
-            array.array("I", numbers).tobytes(),
-            bytearray(array.array("I", numbers).tobytes()),
             memoryview(array.array("I", numbers)),
+            memoryview(array.array("I", numbers).tobytes()).cast("I"),
+            (_abi.c_uint64 * 3)(*numbers),
             memoryview(array.array("I", [7, 0, 7000, 0, 65534, 0]))[::2],
             (_abi.c_uint32 * 3)(*numbers),
         ]
@@ -147,9 +148,33 @@ class PromptTest(DaemonTest):
             self.assertEqual(self.echo(prompt), numbers, repr(prompt))
         self.assertEqual(self.echo(range(5, 8)), [5, 6, 7])
 
+    def test_integers_of_8_bits_are_ids_each(self):
+        numbers = [7, 200, 3, 4, 9, 1, 2, 250]
+        kinds = [
+            array.array("B", numbers),
+            memoryview(array.array("B", numbers)),
+            (ctypes.c_uint8 * 8)(*numbers),
+            list(bytes(numbers)),
+        ]
+        for prompt in kinds:
+            self.assertEqual(ids(self.client.generate(prompt, max_tokens=8)), numbers, repr(prompt))
+        self.assertRaises(autoglm.InvalidArgument, self.client.submit, array.array("b", [1, -1]))
+
+    def test_arrays_of_numpy_are_ids_of_any_size(self):
+        try:
+            import numpy
+        except ImportError:
+            self.skipTest("no numpy")
+        for kind in ("u1", "i1", "u2", ">u2", "i4", "u4", ">u4", "i8", "u8"):
+            for step in (1, 2):
+                prompt = numpy.array([7, 100, 9, 10, 11, 12], dtype=kind)[::step]
+                self.assertEqual(self.echo(prompt), [int(n) for n in prompt[:3]], repr(prompt))
+        for kind in ("f4", "f8"):
+            self.assertRaises(TypeError, self.client.submit, numpy.array([7, 8], dtype=kind))
+
     def test_a_buffer_of_ids_is_copied_in_one_piece(self):
         numbers = array.array("I", [1, 2, 3])
-        for buffer in (numbers, numbers.tobytes(), memoryview(numbers), array.array("i", numbers)):
+        for buffer in (numbers, memoryview(numbers), array.array("i", numbers)):
             base = buffer.obj if isinstance(buffer, memoryview) else buffer
             self.assertIs(_prompt.as_bytes(buffer).obj, base)
             self.assertEqual(self.echo(buffer), [1, 2, 3])
@@ -166,13 +191,18 @@ class PromptTest(DaemonTest):
     def test_what_is_no_prompt_is_refused_with_a_reason(self):
         with self.assertRaisesRegex(TypeError, "Tokenizer"):
             self.client.submit("Hello")
+        raw = array.array("I", [1, 2]).tobytes()
+        for prompt in (raw, bytearray(raw), memoryview(raw), b"Hello", b""):
+            with self.assertRaisesRegex(TypeError, "not bytes", msg=repr(prompt)):
+                self.client.submit(prompt)
+        for prompt in (array.array("f", [1]), (ctypes.c_char * 4)(b"1")):
+            self.assertRaises(TypeError, self.client.submit, prompt)
         for prompt in ([1.5], ["a"], [None], 7, None):
             with self.assertRaises(TypeError, msg=repr(prompt)):
                 self.client.submit(prompt)
         refused = [
             ([-1], "token id"),
             ([2**32], "token id"),
-            (b"12345", "multiple of 4"),
             ([], "prompt_tokens"),
         ]
         square = memoryview(array.array("I", range(4))).cast("B").cast("I", (2, 2))

@@ -1,6 +1,7 @@
 """The daemon dies, or stops, under its clients: everybody learns it soon, and can come again."""
 
 import asyncio
+import errno
 import os
 import select
 import threading
@@ -123,6 +124,52 @@ class DeathTest(unittest.TestCase):
                     if isinstance(event, autoglm.Shutdown):
                         self.assertEqual(os.strerror(event.error), os.strerror(108))
             self.assertEqual(self.daemon.process.wait(60), 0)
+
+    def test_the_stop_is_told_to_who_reads_one_request_and_to_who_polls(self):
+        with self.daemon.connect() as client:
+            requests = [client.submit([n], **SLOW) for n in (7, 8)]
+            next(requests[0])
+            self.daemon.process.terminate()
+            self.assertEqual(self.daemon.process.wait(60), 0)
+            late = client.submit([9], **SLOW)  # nobody has read of the end yet
+            with self.assertRaises(autoglm.DaemonGone) as caught:
+                list(late)
+            self.assertIn("ended the session: The daemon stops", str(caught.exception))
+            self.assertEqual(late.state, autoglm.RequestState.SUBMITTED)
+            self.assertRaises(autoglm.DaemonGone, late.wait)
+            for request in requests:
+                with self.assertRaises((autoglm.Failed, autoglm.Refused)) as caught:
+                    list(request)
+                self.assertEqual(caught.exception.errno, errno.ESHUTDOWN)
+            self.assertEqual(client.poll().error, errno.ESHUTDOWN)
+            self.assertRaises(autoglm.DaemonGone, client.poll)
+
+    def test_the_stop_is_told_to_every_task(self):
+        async def end_of(answer):
+            try:
+                async for _ in answer:
+                    pass
+            except autoglm.Error as error:
+                return error
+            return None
+
+        async def main():
+            async with autoglm.AsyncClient(self.daemon.socket, max_requests=2) as client:
+                answers = [client.generate([n], **SLOW) for n in range(6)]
+                tasks = [asyncio.create_task(end_of(answer)) for answer in answers]
+                while answers[1].request is None or not answers[1].request.tokens_received:
+                    await asyncio.sleep(0.005)
+                tasks.append(asyncio.create_task(answers[0].request.wait()))
+                self.daemon.process.terminate()
+                ends = await asyncio.wait_for(
+                    asyncio.gather(*tasks, return_exceptions=True), timeout=60
+                )
+                done = ends.pop()  # has its end, whichever it was
+                self.assertIsInstance(done, (autoglm.Done, autoglm.DaemonGone))
+                for error in ends:
+                    self.assertIn(error.errno, (errno.ESHUTDOWN, errno.EPIPE), error)
+
+        asyncio.run(main())
 
     def test_a_new_daemon_takes_new_clients(self):
         with self.daemon.connect() as old:

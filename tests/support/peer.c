@@ -343,7 +343,8 @@ static void start(struct peer *peer)
     assert_int_equal(bind(peer->listen_fd, (struct sockaddr *)&address, sizeof address), 0);
     assert_int_equal(listen(peer->listen_fd, 4), 0);
     peer->stop_fd = eventfd(0, EFD_CLOEXEC);
-    peer->doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int blocking = peer->fault == PEER_BLOCKING_DOORBELL ? 0 : EFD_NONBLOCK;
+    peer->doorbell_fd = eventfd(0, EFD_CLOEXEC | blocking);
     assert_true(peer->stop_fd >= 0 && peer->doorbell_fd >= 0);
     assert_int_equal(pthread_create(&peer->thread, NULL, run, peer), 0);
 }

@@ -43,6 +43,10 @@ class AsyncRequest(RequestBase):
                 raise StopAsyncIteration
             await self._client._news_of(self._news)
 
+    def forget(self) -> None:
+        super().forget()
+        _wake(self._client._room)
+
     async def wait(self) -> Done:
         """Waits for its end, without reading its tokens: they can still be iterated over."""
         while self.done is None:
@@ -115,16 +119,26 @@ class AsyncClient(ClientBase):
     def _begin(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = -1
+        self._connecting: object | None = None  # the connect() that is on its way
         self._end: Error | None = None  # what every wait raises from now on
         self._room: set[asyncio.Future] = set()  # of the one that waits for room
         self._gate: asyncio.Lock | None = None  # who submits: first come, first served
 
     async def connect(self) -> AsyncClient:
-        """For those who do not use `async with`."""
-        if self._session is not None:
-            raise invalid("this client was connected before")
+        """For those who do not use `async with`. Once a client; again if it has failed."""
+        if self._session is not None or self._connecting is not None:
+            raise invalid("this client was connected before, or is being connected")
         loop = asyncio.get_running_loop()
-        self._session = await loop.run_in_executor(None, functools.partial(Session, self._options))
+        mine = self._connecting = object()
+        try:
+            session = await loop.run_in_executor(None, functools.partial(Session, self._options))
+            if self._connecting is not mine:
+                session.close()
+                raise make_error(errno.EBADF, "this client was closed while it connected")
+            self._session = session
+        finally:
+            if self._connecting is mine:
+                self._connecting = None
         self._loop = loop
         self._gate = asyncio.Lock()
         self._fd = self._session.fileno()
@@ -135,6 +149,7 @@ class AsyncClient(ClientBase):
     def close(self) -> None:
         """Ends the session: the daemon cancels what still runs, and tasks that wait get Closed. May
         be called again."""
+        self._connecting = None
         if not self.closed:
             self._finish(make_error(errno.EBADF, "this client was closed"))
             self._session.close()
@@ -150,6 +165,12 @@ class AsyncClient(ClientBase):
         self.close()
 
     # ---- requests --------------------------------------------------------------------------
+
+    def forget(self, request: AsyncRequest | int) -> None:
+        """Gives up the kept sequence of an ended request, which makes room for another one. Errors
+        as cancel()."""
+        super().forget(request)
+        _wake(self._room)
 
     @takes_parameters
     async def submit(self, prompt: Ids, **parameters) -> AsyncRequest:
@@ -213,7 +234,10 @@ class AsyncClient(ClientBase):
             self._loop.call_soon(self._read_events)
 
     def _finish(self, error: Error) -> None:
-        """No event will come any more: everybody who waits learns why."""
+        """No event will come any more: everybody who waits learns why. Once, since the descriptor's
+        number may soon be another one's."""
+        if self._end is not None:
+            return
         self._end = error
         if self._loop.is_closed():
             return  # and nobody can wait any more

@@ -13,7 +13,7 @@ from ._parameters import make_request, takes_parameters
 from ._prompt import Ids, as_bytes
 from ._request import RequestBase
 from ._session import Session, seconds_to_ns
-from ._values import Done, Event, Token
+from ._values import Done, Event, Shutdown, Token
 
 
 class Request(RequestBase):
@@ -99,11 +99,13 @@ class Client(ClientBase):
         # With events that came while others were read, by id. Those of a request that is done and
         # forgotten go with it.
         self._queued: weakref.WeakValueDictionary[int, Request] = weakref.WeakValueDictionary()
+        self._shutdown: Shutdown | None = None  # came likewise, behind all of them
 
     def close(self) -> None:
         """Ends the session: the daemon cancels what still runs. May be called again."""
         self._session.close()
         self._queued.clear()
+        self._shutdown = None
 
     def __enter__(self) -> Client:
         return self
@@ -205,8 +207,9 @@ class Client(ClientBase):
             event = request.take_event()
             if event is not None:
                 return event
-            del self._queued[number]
-        return None
+            self._queued.pop(number, None)
+        event, self._shutdown = self._shutdown, None
+        return event
 
     def _advance(self, timeout_ns: int) -> None:
         """Waits for one event and puts it to its request."""
@@ -223,3 +226,5 @@ class Client(ClientBase):
         if request is not None:
             request.put(event)
             self._queued[request.id] = request
+        elif isinstance(event, Shutdown):
+            self._shutdown = event

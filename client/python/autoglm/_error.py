@@ -105,7 +105,8 @@ class Refused(RequestError):
 
 
 class Failed(RequestError):
-    """It ended in the middle; errno says why."""
+    """It was accepted and could not end; errno says why: EIO, the device; ESHUTDOWN, the daemon
+    stopped."""
 
 
 class DeadlinePassed(RequestError, TimeoutError):
@@ -167,9 +168,12 @@ _ENDS = {
 
 def end_error(request: RequestBase, done: Done) -> RequestError | None:
     """The exception for the end of a request; None if it ended as it should."""
-    if done.reason not in _ENDS or (done.reason == DoneReason.CANCELLED and request.is_cancelled):
+    if done.reason in (DoneReason.STOP, DoneReason.LENGTH):
         return None
-    kind, number, text = _ENDS[done.reason]
+    if done.reason == DoneReason.CANCELLED and request.is_cancelled:
+        return None
+    unknown = (RequestError, errno.EPROTONOSUPPORT, f"its end has a new reason, {done.reason}")
+    kind, number, text = _ENDS.get(done.reason, unknown)
     detail = f"request {request.id}: {text} after {done.generated_tokens} tokens"
     if kind is Refused:
         detail = f"request {request.id}: {text}{_figures(request, done)}"

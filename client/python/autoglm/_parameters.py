@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from ._session import Session
 
 REFERENCE = """
-    prompt                token ids: a list or any other iterable of integers, or a buffer. One with
-                          integers of 32 bits (array("I"), numpy.uint32, bytes) is copied straight
-                          to where the daemon reads it
+    prompt                token ids: a list or any other iterable of integers, or a buffer of
+                          integers. One of 32 bits each (array("I"), numpy.uint32) is copied
+                          straight to where the daemon reads it, others number by number; bytes are
+                          refused, since nobody can tell what they hold
     model                 name, index or Model; None: the first
     max_tokens            generate at most so many; cut to what the context holds
     temperature           0: always the most likely token

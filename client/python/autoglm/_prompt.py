@@ -12,24 +12,20 @@ from ._error import invalid
 
 ID_BYTES = 4
 
-#: What prompts may be: bytes and the like hold ids of 32 bits in the machine's order.
-Ids = Union[Iterable[int], bytes, bytearray, memoryview, array]
+#: What prompts may be: each integer is an id, whatever its size.
+Ids = Union[Iterable[int], memoryview, array]
 
 _NATIVE = ("@", "=", "<" if sys.byteorder == "little" else ">")
 
 
 def _view_bytes(view: memoryview) -> memoryview | None:
-    """The bytes of a buffer that holds ids as the daemon wants them; None: it does not."""
+    """The bytes of a buffer of integers as the daemon wants them; None: it has others."""
     kind = view.format[1:] if view.format[0] in _NATIVE else view.format
     if view.ndim != 1:
         raise invalid(f"the prompt has {view.ndim} dimensions, must have 1")
-    if not view.c_contiguous:
+    if view.itemsize != ID_BYTES or kind not in "IiLl" or not view.c_contiguous:
         return None
-    if view.itemsize == 1 and kind in "Bbc":
-        if len(view) % ID_BYTES:
-            raise invalid(f"the prompt has {len(view)} bytes, must be a multiple of {ID_BYTES}")
-        return view.cast("B")
-    return view.cast("B") if view.itemsize == ID_BYTES and kind in "IiLl" else None
+    return view.cast("B")
 
 
 def as_bytes(prompt: Ids) -> memoryview:
@@ -40,6 +36,12 @@ def as_bytes(prompt: Ids) -> memoryview:
         view = memoryview(prompt)
     except TypeError:
         view = None
+    # Text, ids of 8 bits or ids of 32 bits: nobody can tell.
+    if view is not None and view.itemsize == 1 and isinstance(view.obj, (bytes, bytearray)):
+        raise TypeError(
+            "a prompt is token ids, not bytes: list(prompt) makes an id of each byte,"
+            " memoryview(prompt).cast('I') one of each four"
+        )
     direct = _view_bytes(view) if view is not None else None
     if direct is not None:
         return direct

@@ -35,7 +35,8 @@ class RequestBase:
         self._model_index = 0
 
     def __repr__(self) -> str:
-        state = self.done.reason.name.lower() if self.done else "in flight"
+        reason = self.done.reason if self.done else None
+        state = "in flight" if self.done is None else getattr(reason, "name", str(reason)).lower()
         return f"<autoglm.{type(self).__name__} {self.id}, {state}>"
 
     def submitted(self, number: int, raw: _abi.agl_request) -> None:
@@ -49,7 +50,7 @@ class RequestBase:
         return self._session.model(self._model_index)
 
     @property
-    def state(self) -> _abi.RequestState | None:
+    def state(self) -> _abi.RequestState | int | None:
         """What this client knows of it; None: it is done and not kept. Also behind the daemon's
         end."""
         try:
@@ -86,7 +87,12 @@ class RequestBase:
             return
         if isinstance(event, Logits):
             # A copy: the next event takes the daemon's memory away.
-            row = memoryview(bytes(event.logits)).cast("f")
+            try:
+                row = memoryview(bytes(event.logits)).cast("f")
+            except ValueError:  # a handler of a signal has closed the client since
+                if self._session.is_closed:
+                    return
+                raise
             event = Logits(event.request, event.index, row)
         self._events.append(event)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import struct
 import sys
@@ -32,6 +33,7 @@ from ._values import (
     Status,
     Token,
     Tokens,
+    known,
     make_done,
     make_model,
     make_shutdown,
@@ -134,6 +136,28 @@ def _leave_to_parent() -> None:
 os.register_at_fork(after_in_child=_leave_to_parent)
 
 
+def uses_client(method):
+    """For methods that call the library: until the outermost of them comes back the client stays,
+    and what it maps, though a handler of a signal or another thread closes it meanwhile."""
+
+    @functools.wraps(method)
+    def call(self, *arguments):
+        me = threading.get_ident()
+        depth = self._users.get(me, 0)  # a thread touches its own entry only
+        self._users[me] = depth + 1
+        try:
+            return method(self, *arguments)
+        finally:
+            if depth:
+                self._users[me] = depth
+            else:
+                del self._users[me]
+            if self._pointer is None and not self._users:
+                self._give_back()
+
+    return call
+
+
 class Session:
     """Open from its creation on, which blocks, until close() or until it is forgotten."""
 
@@ -141,7 +165,9 @@ class Session:
         pointer = POINTER(_abi.agl_client)()
         check(lib.agl_connect(byref(pointer), byref(options)))
         self._pointer = pointer  # None: closed
-        self._lock = threading.RLock()  # between looking whether it is open and using it
+        self._lock = threading.RLock()  # between looking what others do and doing something
+        self._users: dict[int, int] = {}  # threads that are in a call, and how deep
+        self._is_submitting = False
         self._close = weakref.finalize(self, lib.agl_close, pointer)
         self._close.atexit = False  # some who use it may come later; the system closes it anyway
         self._waiter: int | None = None  # the thread that is in agl_wait()
@@ -167,12 +193,17 @@ class Session:
             self._pointer = None
             self._raw.kind = 0  # what a handler of a signal closes behind, nobody reads any more
             self.requests.clear()
-            self._release_logits()
-            rows = self._live_rows()
-            if not rows:
-                self._close()
-            for row in rows:
-                weakref.finalize(row, self._close_behind_rows)
+            if not self._users:
+                self._give_back()
+
+    def _give_back(self) -> None:
+        """What close() does once nobody is in a call any more; may be called again."""
+        self._release_logits()
+        rows = self._live_rows()
+        if not rows:
+            self._close()
+        for row in rows:
+            weakref.finalize(row, self._close_behind_rows)
 
     def _close_behind_rows(self) -> None:
         if not self._live_rows():
@@ -182,7 +213,9 @@ class Session:
         return [row for row in (ref() for ref in self._rows) if row is not None]
 
     def end_in_child(self) -> None:
+        me = threading.get_ident()
         self._waiter = None  # no other thread is there any more
+        self._users = {me: self._users[me]} if me in self._users else {}
         self._lock = threading.RLock()  # which one of them may have had
         self.close()
 
@@ -193,20 +226,24 @@ class Session:
     def _open(self):
         """Before each call: the library's client."""
         self._check_thread()
-        if self.is_closed:
+        client = self._pointer  # read once: a handler of a signal may close behind any line
+        if client is None or not self._close.alive:
             raise Closed(errno.EBADF, "this client is closed")
-        return self._pointer
+        return client
 
     # ---- what the daemon holds -------------------------------------------------------------
 
+    @uses_client
     def model(self, index: int) -> Model:
         raw = _abi.agl_model()
         check(lib.agl_model(self._open(), check_uint("model", index), byref(raw)))
         return make_model(index, raw)
 
+    @uses_client
     def models(self) -> list[Model]:
         return [self.model(index) for index in range(lib.agl_model_count(self._open()))]
 
+    @uses_client
     def find_model(self, model: str | int | Model | None) -> int:
         """The index of a model by its name, index or description; None: the first."""
         if isinstance(model, Model):
@@ -216,18 +253,31 @@ class Session:
             return check(lib.agl_model_find(self._open(), name))
         return check_uint("model", model)
 
+    @uses_client
     def status(self) -> Status:
         raw = _abi.agl_status()
         check(lib.agl_status(self._open(), byref(raw)))
         return make_status(raw)
 
+    @uses_client
     def fileno(self) -> int:
         return check(lib.agl_fd(self._open()))
 
     # ---- requests --------------------------------------------------------------------------
 
+    @uses_client
     def submit(self, raw: _abi.agl_request, ids: memoryview, request: RequestBase) -> None:
         """Makes `request` one in flight; NoRoom changes nothing."""
+        with self._lock:  # there is one place at a time
+            if self._is_submitting:
+                raise RuntimeError("a handler of a signal cannot submit while its thread does")
+            self._is_submitting = True
+            try:
+                self._submit(raw, ids, request)
+            finally:
+                self._is_submitting = False
+
+    def _submit(self, raw: _abi.agl_request, ids: memoryview, request: RequestBase) -> None:
         client = self._open()
         raw.prompt_tokens = len(ids) // ID_BYTES
         if raw.prompt_tokens:
@@ -239,11 +289,14 @@ class Session:
         request.submitted(number.value, raw)
         self.requests[request.id] = request
 
+    @uses_client
     def cancel(self, number: int) -> None:
         check(lib.agl_cancel(self._open(), check_uint("request", number)))
-        if number in self.requests:
-            self.requests[number].is_cancelled = True
+        request = self.requests.get(number)
+        if request is not None:
+            request.is_cancelled = True
 
+    @uses_client
     def cancel_quietly(self, request: RequestBase) -> None:
         """For those who cannot be told that it fails: finalizers, and tasks that are cancelled. Any
         thread may call."""
@@ -252,39 +305,43 @@ class Session:
                 return
             request.is_cancelled = True
             self._late.append(request.id)
-            if self._waiter is None or self._waiter == threading.get_ident():
-                self._cancel_late()
+            client = self._pointer
+            if client is not None and self._waiter in (None, threading.get_ident()):
+                self._cancel_late(client)
 
-    def _cancel_late(self) -> None:
+    def _cancel_late(self, client) -> None:
         late, self._late = self._late, []
         for number in late:
-            if lib.agl_cancel(self._pointer, number) == -errno.EAGAIN:
+            if lib.agl_cancel(client, number) == -errno.EAGAIN:
                 self._late.append(number)
 
+    @uses_client
     def set_priority(self, number: int, priority: int | str) -> None:
         number = check_uint("request", number)
         priority = choose(_abi.Priority, "priority", priority)
         check(lib.agl_set_priority(self._open(), number, priority))
 
+    @uses_client
     def forget(self, number: int) -> None:
         check(lib.agl_forget(self._open(), check_uint("request", number)))
 
-    def request_state(self, number: int) -> tuple[_abi.RequestState, int]:
+    @uses_client
+    def request_state(self, number: int) -> tuple[_abi.RequestState | int, int]:
         tokens = ctypes.c_uint32()
         number = check_uint("request", number)
         state = check(lib.agl_request_state(self._open(), number, byref(tokens)))
-        return _abi.RequestState(state), tokens.value
+        return known(_abi.RequestState, state), tokens.value
 
     # ---- events ----------------------------------------------------------------------------
 
     def _prepare(self):
         client = self._open()
-        if self._given is not None:
-            self._release_logits()
+        self._release_logits()
         if self._late:
-            self._cancel_late()
+            self._cancel_late(client)
         return client
 
+    @uses_client
     def poll(self) -> Event | None:
         client = self._prepare()
         if not self._raw.kind:
@@ -293,6 +350,7 @@ class Session:
                 raise last_error(got)
         return self._take_raw()
 
+    @uses_client
     def wait(self, timeout_ns: int) -> Event:
         event = self.poll()  # which lets no other thread of Python in
         until_ns = time.monotonic_ns() + timeout_ns
@@ -344,7 +402,9 @@ class Session:
             return Logits(request, raw.index, self._give_logits(raw))
         if kind == EventKind.OVERFLOW:
             return Overflow(request, raw.parked_ns)
-        return make_shutdown(raw)
+        if kind == EventKind.SHUTDOWN:
+            return make_shutdown(raw)
+        return Event(request)  # of a newer library
 
     # ---- logits ----------------------------------------------------------------------------
 
@@ -359,9 +419,9 @@ class Session:
         return self._given
 
     def _release_logits(self) -> None:
-        if self._given is not None:
+        given, self._given = self._given, None
+        if given is not None:
             try:
-                self._given.release()
+                given.release()
             except BufferError:
                 pass  # a buffer was made from it: its row is among those alive
-            self._given = None

@@ -106,6 +106,14 @@ def _text(value):
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
+def known(kind, number: int):
+    """A member of an enum; a number that only a newer library knows stays one."""
+    try:
+        return kind(number)
+    except ValueError:
+        return number
+
+
 def make_model(index: int, raw: _abi.agl_model) -> Model:
     fields = {name: _text(getattr(raw, name)) for name in Model.__annotations__ if name != "index"}
     fields["eos_ids"] = tuple(raw.eos_ids[: raw.eos_count])
@@ -114,10 +122,7 @@ def make_model(index: int, raw: _abi.agl_model) -> Model:
 
 def make_status(raw: _abi.agl_status) -> Status:
     fields = {name: _text(getattr(raw, name)) for name in Status.__annotations__}
-    try:
-        fields["state"] = State(raw.state)
-    except ValueError:  # a newer daemon's
-        fields["state"] = raw.state
+    fields["state"] = known(State, raw.state)
     return Status(**fields)
 
 
@@ -257,7 +262,7 @@ def _negated(error: int) -> int:
 def make_done(request: RequestBase | None, raw: _abi.agl_event) -> Done:
     return Done(
         request,
-        DoneReason(raw.reason),
+        known(DoneReason, raw.reason),
         _negated(raw.error),
         raw.retry_after_ns,
         raw.prompt_tokens,

@@ -76,6 +76,7 @@ static const struct fault_case fault_cases[] = {
     {PEER_BOARD_BYTES, -EPROTO, "board says 16 bytes"},
     {PEER_BOARD_MODELS, -EPROTO, "17 models"},
     {PEER_SOCKET_AS_DOORBELL, -EPROTO, "not an eventfd"},
+    {PEER_BLOCKING_DOORBELL, -EPROTO, "may block"},
     {PEER_INVALID_GEOMETRY, -EPROTO, "sizes that no session can have"},
     {PEER_HUGE_GEOMETRY, -EPROTO, "wished for"},
     {PEER_HUGE_ARENA, -EPROTO, "wished for"},
