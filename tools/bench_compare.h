@@ -25,6 +25,9 @@ struct comparison {
     double base_ns;   /* COMPARE_PROMPT: reading once */
 };
 
+/* At the most: with spinning, a futex, an eventfd, the fewest sessions, none idle, reading. */
+enum { COMPARISONS_OF_A_ROW = 6 };
+
 /* Finds what can be compared among the rows of a phase; how many went to ret_comparisons
  * [capacity]. Blocks may be sorted away, their quantiles are what is used. */
 uint32_t compare_rows(const struct bench_phase *phase, struct comparison *ret_comparisons,

@@ -91,10 +91,7 @@ enum {
 /* Those with a list or a number. -1 or an exit status. */
 static int read_list(const char *name, uint32_t least, uint32_t most, struct bench_list *ret_list)
 {
-    if (bench_parse_list(optarg, least, most, ret_list))
-        return -1;
-    return cli_usage("%s %s: must be a list of up to %d whole numbers from %u to %u, such as %u,%u",
-                     name, optarg, BENCH_LIST_MAX, least, most, least, least + 1);
+    return bench_list_read(name, optarg, least, most, ret_list) ? -1 : CLI_USAGE;
 }
 
 static int read_count(const char *name, uint32_t least, uint32_t most, uint32_t *ret_value)
@@ -109,7 +106,7 @@ static int read_count(const char *name, uint32_t least, uint32_t most, uint32_t 
 static int read_processors(struct bench_options *options)
 {
     struct bench_list list;
-    if (!bench_parse_list(optarg, 0, PROCESSORS_MOST, &list) || list.count != 2)
+    if (!bench_list_parse(optarg, 0, PROCESSORS_MOST, &list) || list.count != 2)
         return cli_usage("--processors %s: must be two different numbers, such as 0,1", optarg);
     options->processors[0] = (int)list.values[0];
     options->processors[1] = (int)list.values[1];

@@ -1,7 +1,6 @@
 /* The two processes, their ends, and their tasks. */
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "tools/bench_exchange_state.h"
+#include "tools/bench_machine.h"
 #include "tools/bench_stop.h"
 
 /* The index of the ends that a process keeps. */
@@ -43,16 +43,6 @@ const char *exchange_name(enum exchange_kind kind)
 /* ---- the other process ------------------------------------------------------------------------
  */
 
-static void pin(int processor)
-{
-    cpu_set_t set;
-    if (processor < 0)
-        return;
-    CPU_ZERO(&set);
-    CPU_SET((size_t)processor, &set);
-    sched_setaffinity(0, sizeof set, &set);
-}
-
 static void close_fd(int *fd)
 {
     if (*fd >= 0)
@@ -80,7 +70,8 @@ static void be_the_other_side(struct exchange *exchange, int processor, pid_t pa
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
-    pin(processor);
+    if (machine_pin(processor) < 0)
+        _exit(1);
     keep_ends(exchange, THEIRS);
     while (read(exchange->tasks[0], &task, sizeof task) == sizeof task) {
         exchange->read_words = task.read_words;

@@ -7,11 +7,6 @@
 
 /* ---- samples --------------------------------------------------------------------------------- */
 
-size_t series_bytes(uint32_t blocks, uint32_t trips)
-{
-    return (size_t)blocks * trips * sizeof(uint64_t) + (size_t)blocks * 2 * sizeof(double);
-}
-
 /* Zeroed, and every page of it touched. */
 static void *touched(size_t count, size_t bytes)
 {

@@ -38,9 +38,6 @@ int series_init(struct series *series, uint32_t blocks, uint32_t trips);
 /* Frees what series_init() made; does nothing to a series of zeros. */
 void series_fini(struct series *series);
 
-/* Bytes that a series of that size takes. */
-size_t series_bytes(uint32_t blocks, uint32_t trips);
-
 /* The place for the samples of a block, [trips]; and what to call when they are there. */
 uint64_t *series_block(struct series *series, uint32_t block);
 void series_close_block(struct series *series, uint32_t block);
