@@ -59,12 +59,16 @@ static void pause_for(long ns)
     nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
 }
 
+/* The daemon has removed its socket and its board, unless it was killed. */
 static void forget(struct bench_daemon *daemon)
 {
+    char board[sizeof daemon->instance + 16];
+    snprintf(board, sizeof board, "/autoglm.%s", daemon->instance);
+    shm_unlink(board);
+    unlink(daemon->socket_path);
+    rmdir(daemon->folder);
     bench_guard_remove(daemon->pid);
     daemon->pid = 0;
-    unlink(daemon->socket_path); /* the daemon has done so, unless it was killed */
-    rmdir(daemon->folder);
 }
 
 /* Of our child: whether it has ended. It is gone then. */
@@ -112,7 +116,7 @@ int bench_daemon_start(struct bench_daemon *ret_daemon, const struct bench_daemo
         rmdir(daemon.folder);
         return cli_fail("cannot start a process: %s", strerror(errno));
     }
-    bench_guard_add(daemon.pid);
+    bench_guard_add(daemon.pid, daemon.folder);
     int status = wait_until_serving(&daemon, program);
     if (status)
         bench_daemon_stop(&daemon);
@@ -141,12 +145,9 @@ void bench_daemon_stop(struct bench_daemon *daemon)
     bench_daemon_resume(daemon);
     if (ends_in_time(daemon))
         return;
-    char board[sizeof daemon->instance + 16];
-    snprintf(board, sizeof board, "/autoglm.%s", daemon->instance);
     kill(daemon->pid, SIGKILL);
     while (waitpid(daemon->pid, NULL, 0) < 0 && errno == EINTR)
         continue;
-    shm_unlink(board);
     forget(daemon);
 }
 
