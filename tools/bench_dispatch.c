@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "tools/bench.h"
 #include "tools/bench_clock.h"
@@ -204,6 +203,11 @@ static int run(struct bench *bench)
     if (status)
         return status;
     choose_real_model(bench);
+    if (bench->options.socket_path)
+        output_note(bench->output,
+                    "the daemon at %s is not ours: it waits in its own way, on processors of its "
+                    "own choice, and goes on while the bare exchanges are measured",
+                    bench->options.socket_path);
     status = make_plan(bench);
     if (status)
         return status;

@@ -12,6 +12,7 @@ static const char usage[] =
     "processors,\n"
     "the bare exchange of a cache line, futex, eventfd, pipe, Unix sockets and HTTP over "
     "loopback.\n"
+    "Ratios are to the bare exchange, in the way of spinning that is faster here.\n"
     "\n"
     "  --mode LIST          ways of waiting: spin, adaptive, sleep; default: all\n"
     "  --sessions LIST      sessions that are asked in turn, one request in flight in all\n"
@@ -34,9 +35,11 @@ static const char usage[] =
     "  --histogram          a histogram of each row as well\n"
     "  --json               as JSON\n"
     "  --daemon PATH        the autoglmd to start; default: the one of this installation\n"
-    "  --socket PATH        measure the daemon there instead, in its own way of waiting; --mode "
-    "is\n"
-    "                       ours then, default adaptive\n"
+    "  --socket PATH        measure the daemon there instead, in its own way of waiting and where "
+    "it\n"
+    "                       runs; --mode is ours then, default adaptive. One number of sessions "
+    "and\n"
+    "                       one of idle ones; what is not given is 1, 0, 1\n"
     "  --model NAME         with --socket: which model; default: the first\n"
     "  --help               this text\n";
 
@@ -199,6 +202,11 @@ static int check_foreign(struct bench_options *options)
                          "one set-up");
     if (count_modes(options) == 0)
         options->modes[BENCH_ADAPTIVE] = true;
+    /* Given lists: so no usual values, of which it is a thousand sessions. */
+    if (!options->sessions.count)
+        options->sessions = (struct bench_list){1, {1}};
+    if (!options->idle.count)
+        options->idle = (struct bench_list){1, {0}};
     return -1;
 }
 

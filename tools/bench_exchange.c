@@ -25,7 +25,8 @@ struct task {
 };
 
 static const char *const names[EXCHANGE_KINDS] = {
-    [EXCHANGE_LINE] = "raw cache-line exchange",
+    [EXCHANGE_LINE] = "raw cache-line exchange, no PAUSE",
+    [EXCHANGE_LINE_PAUSE] = "raw cache-line exchange, PAUSE",
     [EXCHANGE_FUTEX] = "futex",
     [EXCHANGE_EVENTFD] = "eventfd",
     [EXCHANGE_PIPE] = "pipe",
@@ -38,6 +39,11 @@ static const char *const names[EXCHANGE_KINDS] = {
 const char *exchange_name(enum exchange_kind kind)
 {
     return names[kind];
+}
+
+bool exchange_sleeps(enum exchange_kind kind)
+{
+    return kind != EXCHANGE_LINE && kind != EXCHANGE_LINE_PAUSE && kind != EXCHANGE_READ;
 }
 
 /* ---- the other process ------------------------------------------------------------------------
@@ -184,7 +190,7 @@ int exchange_run(struct exchange *exchange, enum exchange_kind kind, uint32_t re
     exchange->read_words = task.read_words;
     if (write(exchange->tasks[1], &task, sizeof task) != sizeof task)
         return -errno;
-    if (kind != EXCHANGE_LINE && kind != EXCHANGE_READ) /* who spins looks by itself */
+    if (exchange_sleeps(kind)) /* who spins looks by itself */
         bench_tick_begin();
     int err = exchange_time_trips(exchange, kind, ret_ticks, count);
     bench_tick_end();

@@ -114,15 +114,31 @@ static void print_result(const struct result *result, const char *indent)
     printf("\n");
 }
 
-static void print_heading(const struct bench_phase *phase, const int *processors)
+/* What is where. Somebody else's daemon is not ours to pin. */
+static void print_places(const struct report *report, const int *processors)
 {
-    printf("dispatch: %u blocks of %u round trips a row, %u where somebody sleeps", phase->blocks,
-           phase->trips, bench_trips(phase->trips, true));
-    if (processors)
-        printf("; processors %d and %d", processors[0], processors[1]);
+    if (!processors)
+        printf("not pinned");
+    else if (report->options->socket_path)
+        printf("pinned: this client on processor %d, the other side of the bare exchanges on %d; "
+               "not the daemon",
+               processors[0], processors[1]);
     else
-        printf("; not pinned");
-    printf("\n");
+        printf("pinned to processors %d and %d", processors[0], processors[1]);
+}
+
+static void print_heading(const struct report *report, const struct bench_phase *phase,
+                          const int *processors)
+{
+    static const char *const pauses[EXCHANGE_LINES] = {"no PAUSE", "PAUSE"};
+    enum exchange_kind other = phase->limit == EXCHANGE_LINE ? EXCHANGE_LINE_PAUSE : EXCHANGE_LINE;
+    printf("%u blocks of %u round trips a row, %u where somebody sleeps; ", phase->blocks,
+           phase->trips, bench_trips(phase->trips, true));
+    print_places(report, processors);
+    printf("\nratio: to the faster bare exchange, %s: %.3f us (%s: %.3f us; medians of %u tries "
+           "each, in turn)\n",
+           pauses[phase->limit], phase->line_p50_ns[phase->limit] / 1e3, pauses[other],
+           phase->line_p50_ns[other] / 1e3, phase->line_tries);
     output_print_name("", "us");
     printf(" %10s %10s %10s %10s %8s\n", "p50", "p99", "p99.9", "max", "ratio");
 }
@@ -143,7 +159,7 @@ static void print_results(const struct result *results, uint32_t count)
             printf("%s\n", text);
         }
         if (row->what == BENCH_EXCHANGE && row->exchange == EXCHANGE_READ)
-            printf("%u bytes:\n", row->prompt_tokens * (uint32_t)sizeof(uint32_t));
+            printf("%u bytes, in whole lines:\n", row->prompt_tokens * (uint32_t)sizeof(uint32_t));
         print_result(&results[i], row->stage || row->exchange == EXCHANGE_READ ? "  " : "");
     }
 }
@@ -168,8 +184,8 @@ static void print_comparison(const struct comparison *comparison)
         snprintf(base, sizeof base, "%s", bench_row_name(comparison->base));
     printf("%s\n", text);
     if (comparison->kind == COMPARE_PROMPT)
-        printf("  adds %.3f us; reading as much once: %.3f us; ratio", comparison->added_ns / 1e3,
-               comparison->base_ns / 1e3);
+        printf("  adds %.3f us to a prompt of %u; reading as much once: %.3f us; ratio",
+               comparison->added_ns / 1e3, comparison->shortest_tokens, comparison->base_ns / 1e3);
     else
         printf("  to %s: p50", base);
     output_print_figure(comparison->p50_ratio, 1, 2);
@@ -190,23 +206,38 @@ static void print_comparisons(const struct comparison *comparisons, uint32_t cou
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
 
-static void add_phase(const struct report *report, const int *processors)
+/* An array of the root. */
+static cJSON *list_of(const struct report *report, const char *name)
 {
-    cJSON *phase = cJSON_CreateObject();
-    cJSON_AddBoolToObject(phase, "pinned", processors != NULL);
-    if (processors)
-        cJSON_AddItemToObject(phase, "processors", cJSON_CreateIntArray(processors, 2));
-    else
-        cJSON_AddNullToObject(phase, "processors");
-    cJSON_AddItemToArray(cJSON_GetObjectItemCaseSensitive(output_json(report->output), "phases"),
-                         phase);
+    return cJSON_GetObjectItemCaseSensitive(output_json(report->output), name);
 }
 
-static void add_set_up(cJSON *object, const struct bench_row *row, bool is_pinned)
+static void add_phase(const struct report *report, const struct bench_phase *phase,
+                      const int *processors)
+{
+    cJSON *object = cJSON_CreateObject();
+    if (processors)
+        cJSON_AddItemToObject(object, "processors", cJSON_CreateIntArray(processors, 2));
+    else
+        cJSON_AddNullToObject(object, "processors");
+    cJSON_AddStringToObject(object, "limit", exchange_name(phase->limit));
+    cJSON_AddNumberToObject(object, "line_tries", phase->line_tries);
+    output_add_figure(object, "line_p50_ns", phase->line_p50_ns[EXCHANGE_LINE]);
+    output_add_figure(object, "line_pause_p50_ns", phase->line_p50_ns[EXCHANGE_LINE_PAUSE]);
+    cJSON_AddItemToArray(list_of(report, "phases"), object);
+}
+
+/* Whether both sides of it are pinned: not if one is somebody else's daemon. */
+static bool is_pinned(const struct bench_row *row, const int *processors)
+{
+    return processors && (!row->stage || row->stage->daemon.pid);
+}
+
+static void add_set_up(cJSON *object, const struct bench_row *row, const int *processors)
 {
     const struct stage *stage = row->stage;
     cJSON_AddStringToObject(object, "name", bench_row_name(row));
-    cJSON_AddBoolToObject(object, "pinned", is_pinned);
+    cJSON_AddBoolToObject(object, "pinned", is_pinned(row, processors));
     if (stage) {
         cJSON_AddStringToObject(object, "mode", bench_mode_name(stage->setup.mode));
         cJSON_AddStringToObject(object, "model", stage->model_name);
@@ -218,12 +249,12 @@ static void add_set_up(cJSON *object, const struct bench_row *row, bool is_pinne
 }
 
 static void add_result(const struct report *report, const struct result *result, double ns_per_tick,
-                       bool is_pinned)
+                       const int *processors)
 {
     const struct summary *summary = &result->summary;
     const struct bench_row *row = result->row;
     cJSON *object = cJSON_CreateObject();
-    add_set_up(object, row, is_pinned);
+    add_set_up(object, row, processors);
     cJSON_AddNumberToObject(object, "phase", report->phases);
     cJSON_AddNumberToObject(object, "samples", (double)summary->samples);
     cJSON_AddNumberToObject(object, "below_nothing", row->backwards);
@@ -234,25 +265,25 @@ static void add_result(const struct report *report, const struct result *result,
     output_add_figure(object, "ratio_to_line", result->ratio);
     if (!isnan(summary->p50))
         output_add_histogram(object, &row->series, ns_per_tick);
-    cJSON_AddItemToArray(cJSON_GetObjectItemCaseSensitive(output_json(report->output), "rows"),
-                         object);
+    cJSON_AddItemToArray(list_of(report, "rows"), object);
 }
 
 static void add_comparison(const struct report *report, const struct comparison *comparison,
-                           bool is_pinned)
+                           const int *processors)
 {
     static const char *const kinds[] = {"waiting", "kernel", "sessions", "idle", "prompt"};
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "kind", kinds[comparison->kind]);
     cJSON_AddNumberToObject(object, "phase", report->phases);
-    add_set_up(cJSON_AddObjectToObject(object, "row"), comparison->row, is_pinned);
-    add_set_up(cJSON_AddObjectToObject(object, "to"), comparison->base, is_pinned);
+    add_set_up(cJSON_AddObjectToObject(object, "row"), comparison->row, processors);
+    add_set_up(cJSON_AddObjectToObject(object, "to"), comparison->base, processors);
     output_add_figure(object, "p50_ratio", comparison->p50_ratio);
     output_add_figure(object, "p99_ratio", comparison->p99_ratio);
     output_add_figure(object, "added_ns", comparison->added_ns);
     output_add_figure(object, "reading_ns", comparison->base_ns);
-    cJSON_AddItemToArray(
-        cJSON_GetObjectItemCaseSensitive(output_json(report->output), "comparisons"), object);
+    if (comparison->shortest_tokens)
+        cJSON_AddNumberToObject(object, "shortest_tokens", comparison->shortest_tokens);
+    cJSON_AddItemToArray(list_of(report, "comparisons"), object);
 }
 
 /* ---- a phase --------------------------------------------------------------------------------- */
@@ -262,7 +293,7 @@ static void print_phase(const struct report *report, const struct bench_phase *p
                         uint32_t comparison_count, const int *processors)
 {
     printf("\n");
-    print_heading(phase, processors);
+    print_heading(report, phase, processors);
     print_results(results, phase->row_count);
     print_comparisons(comparisons, comparison_count);
     for (uint32_t i = 0; i < phase->row_count && report->options->shows_histogram; i++)
@@ -275,7 +306,7 @@ static void add_phase_rows(const struct report *report, const struct bench_phase
                            const struct result *results, const struct comparison *comparisons,
                            uint32_t comparison_count, const int *processors)
 {
-    add_phase(report, processors);
+    add_phase(report, phase, processors);
     for (uint32_t i = 0; i < phase->row_count; i++)
         add_result(report, &results[i], phase->ns_per_tick, processors);
     for (uint32_t i = 0; i < comparison_count; i++)
