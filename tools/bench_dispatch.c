@@ -205,8 +205,8 @@ static int run(struct bench *bench)
     choose_real_model(bench);
     if (bench->options.socket_path)
         output_note(bench->output,
-                    "the daemon at %s is not ours: it waits in its own way, on processors of its "
-                    "own choice, and goes on while the bare exchanges are measured",
+                    "the daemon at %s is not ours: it waits in its own way, on any processor, this "
+                    "client's as well, and goes on while the bare exchanges are measured",
                     bench->options.socket_path);
     status = make_plan(bench);
     if (status)

@@ -24,7 +24,7 @@ static const char usage[] =
     "ones,\n"
     "                       prompts of 1, 128 and 4096 tokens, one of them changed at a time.\n"
     "  --full               every combination of those, pinned and not\n"
-    "  --pinned             on two processors of their own; the default\n"
+    "  --pinned             on two processors of their own; the default without --socket\n"
     "  --unpinned           leave it to the kernel; with --pinned: both\n"
     "  --processors A,B     the client's and the other side's; default: the first two allowed\n"
     "  --folder PATH        the real model; default: the bundled one; none: leave it out\n"
@@ -202,6 +202,10 @@ static int check_foreign(struct bench_options *options)
                          "one set-up");
     if (count_modes(options) == 0)
         options->modes[BENCH_ADAPTIVE] = true;
+    /* Whoever is awake draws the daemon near: a client that stays where it is may end up on the
+     * daemon's processor, and both wait for each other's time slice. */
+    if (!options->pinning && options->processors[0] < 0)
+        options->pinning = BENCH_UNPINNED;
     /* Given lists: so no usual values, of which it is a thousand sessions. */
     if (!options->sessions.count)
         options->sessions = (struct bench_list){1, {1}};

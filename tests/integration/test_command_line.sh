@@ -211,14 +211,15 @@ assert {row["name"] for row in rows if row.get("model") == "real"} == {
     "submit to first event", "submit to first token", "the daemon's own step", "first token less the step"}, rows
 P
     # Somebody else's daemon is measured as it is.
-    "$autoglm" --socket "$AUTOGLM_SOCKET" bench dispatch --model story-glm --trips 20 --blocks 1 \
+    "$autoglm" --socket "$AUTOGLM_SOCKET" bench dispatch --model story-glm --trips 20 --blocks 1 --pinned \
         --prompt 1,2000 --histogram >"$work/bench"
     grep -q '^adaptive, model story-glm, 1 session, prompts of 1 token$' "$work/bench" || fail 'no rows of the daemon'
     grep -q '; pinned: this client on .*; not the daemon$' "$work/bench" || fail 'the daemon is said to be pinned'
     grep -q 'Note: the daemon at .* is not ours' "$work/bench" || fail 'nothing is said about whose daemon it is'
     grep -q 'us .* ##' "$work/bench" || fail 'no histogram'
     grep -q 'Note: model story-glm holds 1024 tokens' "$work/bench" || fail 'nothing is said about what is left out'
-    "$autoglm" --socket "$AUTOGLM_SOCKET" bench dispatch --model story-glm --trips 20 --blocks 1 --json >"$work/bench"
+    "$autoglm" --socket "$AUTOGLM_SOCKET" bench dispatch --model story-glm --trips 20 --blocks 1 --pinned --json \
+        >"$work/bench"
     python3 - "$work/bench" <<'P'
 import json, sys
 rows = json.load(open(sys.argv[1]))["rows"]

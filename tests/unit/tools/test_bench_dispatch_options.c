@@ -20,6 +20,7 @@ static void a_daemon_that_is_there_is_asked_by_one_session(void **state)
     assert_int_equal(bench_plan_make(&plan, &options, false, 10000), 0);
     assert_int_equal(plan.count, 1);
     assert_int_equal(plan.setups[0].mode, BENCH_ADAPTIVE);
+    assert_int_equal(options.pinning, BENCH_UNPINNED);
     assert_int_equal(plan.setups[0].sessions, 1);
     assert_int_equal(plan.setups[0].idle, 0);
     assert_int_equal(plan.setups[0].prompts.count, 1);
@@ -28,11 +29,12 @@ static void a_daemon_that_is_there_is_asked_by_one_session(void **state)
 
 static void what_is_given_for_it_is_kept(void **state)
 {
-    assert_int_equal(
-        parse(8, (char *[]){"--socket", "x", "--sessions", "5", "--idle", "7", "--prompt", "3,16"}),
-        -1);
+    assert_int_equal(parse(10, (char *[]){"--socket", "x", "--processors", "0,1", "--sessions", "5",
+                                          "--idle", "7", "--prompt", "3,16"}),
+                     -1);
     assert_int_equal(bench_plan_make(&plan, &options, false, 10000), 0);
     assert_int_equal(plan.count, 1);
+    assert_int_equal(options.pinning, BENCH_PINNED);
     assert_int_equal(plan.setups[0].sessions, 5);
     assert_int_equal(plan.setups[0].idle, 7);
     assert_int_equal(plan.setups[0].prompts.count, 2);
@@ -44,6 +46,7 @@ static void daemons_of_our_own_are_asked_in_every_usual_way(void **state)
     assert_int_equal(options.sessions.count + options.idle.count + options.prompts.count, 0);
     assert_int_equal(bench_plan_make(&plan, &options, false, 10000), 0);
     assert_int_equal(plan.count, 3 * 4);
+    assert_int_equal(options.pinning, BENCH_PINNED);
 }
 
 int main(void)
