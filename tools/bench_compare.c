@@ -63,19 +63,29 @@ static void add_ratio(struct list *list, enum compare_kind kind, const struct be
     add(list, &comparison);
 }
 
-/* The blocks of the difference, and then as any other. */
+/* The difference of two rows block by block, in ticks; without `less` the row itself. */
+static double *difference(const struct bench_row *row, const struct bench_row *less)
+{
+    uint32_t blocks = row->series.blocks;
+    double *values = malloc(blocks * sizeof *values);
+    for (uint32_t i = 0; values && i < blocks; i++)
+        values[i] = row->series.block_p50[i] - (less ? less->series.block_p50[i] : 0);
+    return values;
+}
+
+/* What the row's prompt adds to the shortest one, against reading once what it is longer by: one id
+ * is as good as none to read, and was not read. */
 static void add_prompt(struct list *list, const struct bench_phase *phase,
                        const struct bench_row *row, const struct bench_row *shortest)
 {
     const struct bench_row *read = find_exchange(phase, EXCHANGE_READ, row->prompt_tokens);
+    if (!read || !shortest)
+        return;
+    const struct bench_row *less = find_exchange(phase, EXCHANGE_READ, shortest->prompt_tokens);
     uint32_t blocks = row->series.blocks;
-    double *added = malloc(blocks * sizeof *added);
-    double *times = malloc(blocks * sizeof *times);
-    if (read && shortest && shortest != row && added && times) {
-        for (uint32_t i = 0; i < blocks; i++) {
-            added[i] = row->series.block_p50[i] - shortest->series.block_p50[i];
-            times[i] = read->series.block_p50[i];
-        }
+    double *added = difference(row, shortest);
+    double *times = difference(read, less);
+    if (added && times) {
         struct comparison comparison = {
             .kind = COMPARE_PROMPT,
             .row = row,
@@ -85,6 +95,7 @@ static void add_prompt(struct list *list, const struct bench_phase *phase,
         };
         comparison.added_ns = series_median(added, blocks) * phase->ns_per_tick;
         comparison.base_ns = series_median(times, blocks) * phase->ns_per_tick;
+        comparison.shortest_tokens = shortest->prompt_tokens;
         add(list, &comparison);
     }
     free(added);
@@ -104,7 +115,7 @@ static void compare_row(struct list *list, const struct bench_phase *phase,
                         const struct bench_row *row)
 {
     const struct bench_setup *setup = &row->stage->setup;
-    uint32_t shortest = setup->prompts.values[0];
+    uint32_t shortest = bench_list_least(&setup->prompts);
     struct bench_setup other = *setup;
     bool is_plain = setup->idle == 0 && row->prompt_tokens == shortest;
     if (is_plain && setup->sessions == least_sessions(phase)) {

@@ -1,7 +1,6 @@
 #include "tools/bench_daemon.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,40 +12,12 @@
 #include <unistd.h>
 
 #include "tools/bench_guard.h"
+#include "tools/bench_machine.h"
+#include "tools/bench_place.h"
 #include "tools/bench_stop.h"
 #include "tools/cli.h"
 
-enum { PATH_BYTES = 4096, START_LOOK_NS = 2000000, END_LOOK_NS = 1000000, HOLD_LOOK_NS = 20000 };
-
-/* The daemon that belongs to this program: installed in ../sbin, or built in ../daemon. */
-static const char *find_program(char *buffer)
-{
-    static const char *const places[] = {"../sbin/autoglmd", "../daemon/autoglmd", "autoglmd"};
-    char self[PATH_BYTES];
-    ssize_t bytes = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (bytes > 0) {
-        self[bytes] = 0;
-        char *slash = strrchr(self, '/');
-        if (slash)
-            *slash = 0;
-        for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-            int length = snprintf(buffer, PATH_BYTES, "%s/%s", self, places[i]);
-            if (length < PATH_BYTES && access(buffer, X_OK) == 0)
-                return buffer;
-        }
-    }
-    return "autoglmd";
-}
-
-static void pin(int processor)
-{
-    cpu_set_t set;
-    if (processor < 0)
-        return;
-    CPU_ZERO(&set);
-    CPU_SET((size_t)processor, &set);
-    sched_setaffinity(0, sizeof set, &set);
-}
+enum { START_LOOK_NS = 2000000, END_LOOK_NS = 1000000, HOLD_LOOK_NS = 20000 };
 
 /* In a process group of its own, which no key of a terminal reaches: we stop it. */
 static void run_program(const char *program, const struct bench_daemon *daemon,
@@ -58,7 +29,12 @@ static void run_program(const char *program, const struct bench_daemon *daemon,
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent)
         _exit(0);
-    pin(options->processor);
+    int err = machine_pin(options->processor);
+    if (err < 0) {
+        fprintf(stderr, "autoglm: cannot keep %s to processor %d: %s\n", program,
+                options->processor, strerror(-err));
+        _exit(126);
+    }
     execlp(program, program, "--model", options->model, "--socket", daemon->socket_path,
            "--instance", daemon->instance, "--wait", options->wait, "--threads", "1",
            "--sessions-max", sessions, "--sessions-per-user", sessions, "--cache-mib", "64",
@@ -83,12 +59,16 @@ static void pause_for(long ns)
     nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
 }
 
+/* The daemon has removed its socket and its board, unless it was killed. */
 static void forget(struct bench_daemon *daemon)
 {
+    char board[sizeof daemon->instance + 16];
+    snprintf(board, sizeof board, "/autoglm.%s", daemon->instance);
+    shm_unlink(board);
+    unlink(daemon->socket_path);
+    rmdir(daemon->folder);
     bench_guard_remove(daemon->pid);
     daemon->pid = 0;
-    unlink(daemon->socket_path); /* the daemon has done so, unless it was killed */
-    rmdir(daemon->folder);
 }
 
 /* Of our child: whether it has ended. It is gone then. */
@@ -118,10 +98,11 @@ static int wait_until_serving(struct bench_daemon *daemon, const char *program)
 int bench_daemon_start(struct bench_daemon *ret_daemon, const struct bench_daemon_options *options)
 {
     static unsigned number;
-    char buffer[PATH_BYTES];
+    char found[PLACE_BYTES];
     struct bench_daemon daemon = {0};
-    const char *program = options->program ? options->program : find_program(buffer);
+    const char *program = options->program ? options->program : found;
     pid_t self = getpid();
+    place_daemon(found);
     snprintf(daemon.folder, sizeof daemon.folder, "/tmp/autoglm-bench-%d-XXXXXX", (int)self);
     if (!mkdtemp(daemon.folder))
         return cli_fail("cannot make a folder in /tmp: %s", strerror(errno));
@@ -135,7 +116,7 @@ int bench_daemon_start(struct bench_daemon *ret_daemon, const struct bench_daemo
         rmdir(daemon.folder);
         return cli_fail("cannot start a process: %s", strerror(errno));
     }
-    bench_guard_add(daemon.pid);
+    bench_guard_add(daemon.pid, daemon.folder);
     int status = wait_until_serving(&daemon, program);
     if (status)
         bench_daemon_stop(&daemon);
@@ -164,12 +145,9 @@ void bench_daemon_stop(struct bench_daemon *daemon)
     bench_daemon_resume(daemon);
     if (ends_in_time(daemon))
         return;
-    char board[sizeof daemon->instance + 16];
-    snprintf(board, sizeof board, "/autoglm.%s", daemon->instance);
     kill(daemon->pid, SIGKILL);
     while (waitpid(daemon->pid, NULL, 0) < 0 && errno == EINTR)
         continue;
-    shm_unlink(board);
     forget(daemon);
 }
 

@@ -9,27 +9,28 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "tools/bench.h"
 #include "tools/bench_clock.h"
 #include "tools/bench_dispatch_options.h"
 #include "tools/bench_guard.h"
+#include "tools/bench_machine.h"
+#include "tools/bench_output.h"
+#include "tools/bench_place.h"
 #include "tools/bench_report.h"
 #include "tools/bench_stop.h"
 #include "tools/cli.h"
 
-enum { PATH_BYTES = 4096 };
-
 struct bench {
     struct bench_options options;
     struct bench_plan plan;
+    struct output *output;
     struct report *report;
     struct exchange *exchange;
     double ns_per_tick;
     cpu_set_t allowed;
     uint32_t sessions_at_once;
-    char real_model[PATH_BYTES + 64]; /* NAME=FOLDER; empty: none */
+    char real_model[PLACE_BYTES + 64]; /* NAME=FOLDER; empty: none */
 };
 
 /* ---- processors ------------------------------------------------------------------------------ */
@@ -63,53 +64,31 @@ static int choose_processors(struct bench *bench)
 }
 
 /* For this process and those that it starts from now on. */
-static void pin(const struct bench *bench, bool is_pinned)
+static int pin(const struct bench *bench, bool is_pinned)
 {
-    cpu_set_t own = bench->allowed;
-    if (is_pinned) {
-        CPU_ZERO(&own);
-        CPU_SET((size_t)bench->options.processors[0], &own);
-    }
-    sched_setaffinity(0, sizeof own, &own);
+    int processor = bench->options.processors[0];
+    if (!is_pinned)
+        return sched_setaffinity(0, sizeof bench->allowed, &bench->allowed) < 0
+                   ? cli_fail("cannot leave the choice of processors: %s", strerror(errno))
+                   : 0;
+    int err = machine_pin(processor);
+    return err < 0 ? cli_fail("cannot keep to processor %d: %s", processor, strerror(-err)) : 0;
 }
 
 /* ---- the real model -------------------------------------------------------------------------- */
 
-/* The bundled model: of the source tree that this program was built in, or installed beside it. */
-static bool find_bundled(char *ret_folder, size_t bytes)
-{
-    static const char *const places[] = {"../../../models/story-glm",
-                                         "../share/autoglm/models/story-glm"};
-    char self[PATH_BYTES / 2];
-    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (length <= 0)
-        return false;
-    self[length] = 0;
-    char *slash = strrchr(self, '/');
-    if (slash)
-        *slash = 0;
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        char config[PATH_BYTES];
-        snprintf(ret_folder, bytes, "%s/%s", self, places[i]);
-        snprintf(config, sizeof config, "%s/%s/config.json", self, places[i]);
-        if (access(config, R_OK) == 0)
-            return true;
-    }
-    return false;
-}
-
 static void choose_real_model(struct bench *bench)
 {
     const struct bench_options *options = &bench->options;
-    char folder[PATH_BYTES];
+    char folder[PLACE_BYTES];
     if (options->socket_path || (options->folder && strcmp(options->folder, "none") == 0))
         return;
     if (options->folder)
         snprintf(bench->real_model, sizeof bench->real_model, "real=%s", options->folder);
-    else if (find_bundled(folder, sizeof folder))
+    else if (place_bundled_model(folder))
         snprintf(bench->real_model, sizeof bench->real_model, "story-glm=%s", folder);
     else
-        report_note(bench->report, "no rows of a real model: the bundled one is not there "
+        output_note(bench->output, "no rows of a real model: the bundled one is not there "
                                    "(--folder PATH names one)");
 }
 
@@ -124,7 +103,7 @@ static int open_stages(struct bench *bench, struct stage *stages, const struct b
         if (status)
             return status;
         if (stages[i].left_out)
-            report_note(bench->report,
+            output_note(bench->output,
                         "model %s holds %u tokens: longer prompts and a token of answer do not fit",
                         stages[i].model_name, stages[i].context_tokens);
     }
@@ -149,8 +128,8 @@ static int run_phase(struct bench *bench, uint32_t first, uint32_t count, bool i
                              is_pinned ? processors[1] : -1);
     if (!status)
         status = bench_phase_run(&phase);
-    if (!status)
-        report_phase(bench->report, &phase, is_pinned ? processors : NULL);
+    if (!status && report_phase(bench->report, &phase, is_pinned ? processors : NULL) < 0)
+        status = cli_fail("not enough memory to tell of what was measured");
     bench_phase_fini(&phase);
     for (uint32_t i = 0; i < count; i++)
         stage_close(&stages[i]);
@@ -172,13 +151,15 @@ static int run_phases(struct bench *bench, bool is_pinned)
 
 static int run_pinning(struct bench *bench, bool is_pinned)
 {
-    pin(bench, is_pinned);
+    int status = pin(bench, is_pinned);
+    if (status)
+        return status;
     int err = exchange_open(&bench->exchange, is_pinned ? bench->options.processors[1] : -1);
     if (err < 0)
         return cli_fail("cannot start the other side: %s", strerror(-err));
     if (!exchange_has(bench->exchange, EXCHANGE_HTTP))
-        report_note(bench->report, "no row of HTTP: there is no loopback here");
-    int status = run_phases(bench, is_pinned);
+        output_note(bench->output, "no row of HTTP: there is no loopback here");
+    status = run_phases(bench, is_pinned);
     exchange_close(bench->exchange);
     bench->exchange = NULL;
     return status;
@@ -193,7 +174,7 @@ static int make_plan(struct bench *bench)
     int err = bench_plan_make(&bench->plan, &bench->options, bench->real_model[0], at_once);
     if (err == -ENOSPC && !bench->options.idle.count) {
         bench->options.leaves_out_idle = true;
-        report_note(bench->report,
+        output_note(bench->output,
                     "no rows with idle sessions: the limit of descriptors (ulimit "
                     "-Hn) is enough for %u sessions at once",
                     at_once);
@@ -212,7 +193,7 @@ static void check_pace(struct bench *bench)
     enum { PER_MILLE_MAX = 2 };
     double change = bench_ns_per_tick() / bench->ns_per_tick - 1;
     if (fabs(change) * 1000 > PER_MILLE_MAX)
-        report_note(bench->report, "the time stamp counter's pace changed by %.1f %% meanwhile",
+        output_note(bench->output, "the time stamp counter's pace changed by %.1f %% meanwhile",
                     change * 100);
 }
 
@@ -222,6 +203,11 @@ static int run(struct bench *bench)
     if (status)
         return status;
     choose_real_model(bench);
+    if (bench->options.socket_path)
+        output_note(bench->output,
+                    "the daemon at %s is not ours: it waits in its own way, on any processor, this "
+                    "client's as well, and goes on while the bare exchanges are measured",
+                    bench->options.socket_path);
     status = make_plan(bench);
     if (status)
         return status;
@@ -233,8 +219,8 @@ static int run(struct bench *bench)
     if (status)
         return status;
     check_pace(bench);
-    report_finish(bench->report);
-    return 0;
+    return output_finish(bench->output) < 0 ? cli_fail("not enough memory to tell of everything")
+                                            : 0;
 }
 
 int bench_dispatch_main(int argc, char **argv)
@@ -246,16 +232,19 @@ int bench_dispatch_main(int argc, char **argv)
     if (status >= 0)
         goto free_bench;
     status = CLI_FAILED;
-    if (report_open(&bench->report, &bench->options) < 0) {
+    if (output_open(&bench->output, "dispatch", bench->options.is_json) < 0 ||
+        report_open(&bench->report, bench->output, &bench->options) < 0) {
         cli_fail("not enough memory");
-        goto free_bench;
+        goto close_output;
     }
     bench_stop_catch();
     int err = bench_guard_begin();
     status = err < 0 ? cli_fail("cannot start a process: %s", strerror(-err)) : run(bench);
     bench_guard_end();
-    report_close(bench->report);
 
+close_output:
+    report_close(bench->report);
+    output_close(bench->output);
 free_bench:
     free(bench);
     return status;

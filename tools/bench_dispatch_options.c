@@ -12,6 +12,7 @@ static const char usage[] =
     "processors,\n"
     "the bare exchange of a cache line, futex, eventfd, pipe, Unix sockets and HTTP over "
     "loopback.\n"
+    "Ratios are to the bare exchange, in the way of spinning that is faster here.\n"
     "\n"
     "  --mode LIST          ways of waiting: spin, adaptive, sleep; default: all\n"
     "  --sessions LIST      sessions that are asked in turn, one request in flight in all\n"
@@ -23,7 +24,7 @@ static const char usage[] =
     "ones,\n"
     "                       prompts of 1, 128 and 4096 tokens, one of them changed at a time.\n"
     "  --full               every combination of those, pinned and not\n"
-    "  --pinned             on two processors of their own; the default\n"
+    "  --pinned             on two processors of their own; the default without --socket\n"
     "  --unpinned           leave it to the kernel; with --pinned: both\n"
     "  --processors A,B     the client's and the other side's; default: the first two allowed\n"
     "  --folder PATH        the real model; default: the bundled one; none: leave it out\n"
@@ -34,9 +35,11 @@ static const char usage[] =
     "  --histogram          a histogram of each row as well\n"
     "  --json               as JSON\n"
     "  --daemon PATH        the autoglmd to start; default: the one of this installation\n"
-    "  --socket PATH        measure the daemon there instead, in its own way of waiting; --mode "
-    "is\n"
-    "                       ours then, default adaptive\n"
+    "  --socket PATH        measure the daemon there instead, in its own way of waiting and where "
+    "it\n"
+    "                       runs; --mode is ours then, default adaptive. One number of sessions "
+    "and\n"
+    "                       one of idle ones; what is not given is 1, 0, 1\n"
     "  --model NAME         with --socket: which model; default: the first\n"
     "  --help               this text\n";
 
@@ -91,10 +94,7 @@ enum {
 /* Those with a list or a number. -1 or an exit status. */
 static int read_list(const char *name, uint32_t least, uint32_t most, struct bench_list *ret_list)
 {
-    if (bench_parse_list(optarg, least, most, ret_list))
-        return -1;
-    return cli_usage("%s %s: must be a list of up to %d whole numbers from %u to %u, such as %u,%u",
-                     name, optarg, BENCH_LIST_MAX, least, most, least, least + 1);
+    return bench_list_read(name, optarg, least, most, ret_list) ? -1 : CLI_USAGE;
 }
 
 static int read_count(const char *name, uint32_t least, uint32_t most, uint32_t *ret_value)
@@ -109,7 +109,7 @@ static int read_count(const char *name, uint32_t least, uint32_t most, uint32_t 
 static int read_processors(struct bench_options *options)
 {
     struct bench_list list;
-    if (!bench_parse_list(optarg, 0, PROCESSORS_MOST, &list) || list.count != 2)
+    if (!bench_list_parse(optarg, 0, PROCESSORS_MOST, &list) || list.count != 2)
         return cli_usage("--processors %s: must be two different numbers, such as 0,1", optarg);
     options->processors[0] = (int)list.values[0];
     options->processors[1] = (int)list.values[1];
@@ -202,6 +202,15 @@ static int check_foreign(struct bench_options *options)
                          "one set-up");
     if (count_modes(options) == 0)
         options->modes[BENCH_ADAPTIVE] = true;
+    /* Whoever is awake draws the daemon near: a client that stays where it is may end up on the
+     * daemon's processor, and both wait for each other's time slice. */
+    if (!options->pinning && options->processors[0] < 0)
+        options->pinning = BENCH_UNPINNED;
+    /* Given lists: so no usual values, of which it is a thousand sessions. */
+    if (!options->sessions.count)
+        options->sessions = (struct bench_list){1, {1}};
+    if (!options->idle.count)
+        options->idle = (struct bench_list){1, {0}};
     return -1;
 }
 

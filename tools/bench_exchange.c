@@ -1,7 +1,6 @@
 /* The two processes, their ends, and their tasks. */
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "tools/bench_exchange_state.h"
+#include "tools/bench_machine.h"
 #include "tools/bench_stop.h"
 
 /* The index of the ends that a process keeps. */
@@ -25,7 +25,8 @@ struct task {
 };
 
 static const char *const names[EXCHANGE_KINDS] = {
-    [EXCHANGE_LINE] = "raw cache-line exchange",
+    [EXCHANGE_LINE] = "raw cache-line exchange, no PAUSE",
+    [EXCHANGE_LINE_PAUSE] = "raw cache-line exchange, PAUSE",
     [EXCHANGE_FUTEX] = "futex",
     [EXCHANGE_EVENTFD] = "eventfd",
     [EXCHANGE_PIPE] = "pipe",
@@ -40,18 +41,13 @@ const char *exchange_name(enum exchange_kind kind)
     return names[kind];
 }
 
+bool exchange_sleeps(enum exchange_kind kind)
+{
+    return kind != EXCHANGE_LINE && kind != EXCHANGE_LINE_PAUSE && kind != EXCHANGE_READ;
+}
+
 /* ---- the other process ------------------------------------------------------------------------
  */
-
-static void pin(int processor)
-{
-    cpu_set_t set;
-    if (processor < 0)
-        return;
-    CPU_ZERO(&set);
-    CPU_SET((size_t)processor, &set);
-    sched_setaffinity(0, sizeof set, &set);
-}
 
 static void close_fd(int *fd)
 {
@@ -80,7 +76,8 @@ static void be_the_other_side(struct exchange *exchange, int processor, pid_t pa
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
-    pin(processor);
+    if (machine_pin(processor) < 0)
+        _exit(1);
     keep_ends(exchange, THEIRS);
     while (read(exchange->tasks[0], &task, sizeof task) == sizeof task) {
         exchange->read_words = task.read_words;
@@ -193,7 +190,7 @@ int exchange_run(struct exchange *exchange, enum exchange_kind kind, uint32_t re
     exchange->read_words = task.read_words;
     if (write(exchange->tasks[1], &task, sizeof task) != sizeof task)
         return -errno;
-    if (kind != EXCHANGE_LINE && kind != EXCHANGE_READ) /* who spins looks by itself */
+    if (exchange_sleeps(kind)) /* who spins looks by itself */
         bench_tick_begin();
     int err = exchange_time_trips(exchange, kind, ret_ticks, count);
     bench_tick_end();

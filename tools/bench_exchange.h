@@ -14,20 +14,27 @@
 struct exchange;
 
 enum exchange_kind {
-    EXCHANGE_LINE,      /* a word of a cache line there and one back, both sides spinning */
-    EXCHANGE_FUTEX,     /* the same with both sides asleep; all the following ones as well */
-    EXCHANGE_EVENTFD,   /* one each way */
-    EXCHANGE_PIPE,      /* one each way, EXCHANGE_MESSAGE_BYTES a message */
-    EXCHANGE_STREAM,    /* Unix socket, SOCK_STREAM */
-    EXCHANGE_SEQPACKET, /* Unix socket, SOCK_SEQPACKET */
-    EXCHANGE_HTTP,      /* bench_http.h */
-    EXCHANGE_READ,      /* no round trip: reading once what the other side has just written */
+    EXCHANGE_LINE,       /* a word of a cache line there and one back, both sides spinning */
+    EXCHANGE_LINE_PAUSE, /* the same with a PAUSE between two looks at the word */
+    EXCHANGE_FUTEX,      /* a word with both sides asleep; all the following ones as well */
+    EXCHANGE_EVENTFD,    /* one each way */
+    EXCHANGE_PIPE,       /* one each way, EXCHANGE_MESSAGE_BYTES a message */
+    EXCHANGE_STREAM,     /* Unix socket, SOCK_STREAM */
+    EXCHANGE_SEQPACKET,  /* Unix socket, SOCK_SEQPACKET */
+    EXCHANGE_HTTP,       /* bench_http.h */
+    EXCHANGE_READ,       /* no round trip: reading once what the other side has just written */
     EXCHANGE_KINDS
 };
+/* The bare exchanges are the first kinds. Which of them is faster depends on the processor: a look
+ * can take the line away from who is about to write it, and a PAUSE can be long. */
+enum { EXCHANGE_LINES = 2 };
 enum { EXCHANGE_MESSAGE_BYTES = 64, EXCHANGE_READ_BYTES_MAX = 1 << 17 };
 
 /* A row's name. */
 const char *exchange_name(enum exchange_kind kind);
+
+/* Whether both sides sleep until they are woken. */
+bool exchange_sleeps(enum exchange_kind kind);
 
 /* Starts the other process, on `processor` (-1: anywhere). It ends with this one, however that
  * ends. 0 or a negative errno. */

@@ -25,27 +25,44 @@ static bool may_go_on(struct exchange *exchange)
 
 /* ---- by memory ------------------------------------------------------------------------------- */
 
-static int spin_for(struct exchange *exchange, const _Atomic uint64_t *word, uint64_t value)
+/* As the spinning sides of the library and of the daemon do. */
+static inline void pause_spin(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield" ::: "memory");
+#endif
+}
+
+/* with_pause is a constant wherever this comes to be: it costs no branch. */
+static inline __attribute__((always_inline)) int
+spin_for(struct exchange *exchange, const _Atomic uint64_t *word, uint64_t value, bool with_pause)
 {
     uint32_t spins = 0;
     /* acquire: pairs with the other side's release; what it wrote before is there. */
-    while (atomic_load_explicit(word, memory_order_acquire) != value)
+    while (atomic_load_explicit(word, memory_order_acquire) != value) {
+        if (with_pause)
+            pause_spin();
         if (++spins % SPINS_PER_LOOK == 0 && !may_go_on(exchange))
             return -EINTR;
+    }
     return 0;
 }
 
-static inline int ask_line(struct exchange *exchange)
+static inline __attribute__((always_inline)) int ask_line(struct exchange *exchange,
+                                                          bool with_pause)
 {
     struct shared *shared = exchange->shared;
     atomic_store_explicit(&shared->there, exchange->at, memory_order_release);
-    return spin_for(exchange, &shared->back, exchange->at);
+    return spin_for(exchange, &shared->back, exchange->at, with_pause);
 }
 
-static int answer_line(struct exchange *exchange)
+static inline __attribute__((always_inline)) int answer_line(struct exchange *exchange,
+                                                             bool with_pause)
 {
     struct shared *shared = exchange->shared;
-    int err = spin_for(exchange, &shared->there, exchange->at);
+    int err = spin_for(exchange, &shared->there, exchange->at, with_pause);
     atomic_store_explicit(&shared->back, exchange->at, memory_order_release);
     return err;
 }
@@ -54,7 +71,7 @@ static int answer_line(struct exchange *exchange)
 static int answer_read(struct exchange *exchange)
 {
     struct shared *shared = exchange->shared;
-    int err = spin_for(exchange, &shared->there, exchange->at);
+    int err = spin_for(exchange, &shared->there, exchange->at, true);
     for (uint32_t i = 0; i < exchange->read_words; i++)
         shared->words[i] = exchange->at;
     atomic_store_explicit(&shared->back, exchange->at, memory_order_release);
@@ -78,7 +95,7 @@ static uint64_t sum_words(const uint64_t *words, uint32_t count)
 /* The reading alone is timed, not the wait for it. */
 static int time_read(struct exchange *exchange, uint64_t *ret_ticks)
 {
-    int err = ask_line(exchange);
+    int err = ask_line(exchange, true);
     uint64_t start = bench_ticks();
     uint64_t sum = sum_words(exchange->shared->words, exchange->read_words);
     __asm__ volatile("" : : "r"(sum) : "memory"); /* the sum is there before the clock is read */
@@ -181,7 +198,9 @@ int exchange_answer(struct exchange *exchange, enum exchange_kind kind)
 {
     switch (kind) {
     case EXCHANGE_LINE:
-        return answer_line(exchange);
+        return answer_line(exchange, false);
+    case EXCHANGE_LINE_PAUSE:
+        return answer_line(exchange, true);
     case EXCHANGE_READ:
         return answer_read(exchange);
     case EXCHANGE_FUTEX:
@@ -205,11 +224,14 @@ int exchange_answer(struct exchange *exchange, enum exchange_kind kind)
     return -EINVAL;
 }
 
-static inline int ask(struct exchange *exchange, enum exchange_kind kind)
+static inline __attribute__((always_inline)) int ask(struct exchange *exchange,
+                                                     enum exchange_kind kind)
 {
     switch (kind) {
     case EXCHANGE_LINE:
-        return ask_line(exchange);
+        return ask_line(exchange, false);
+    case EXCHANGE_LINE_PAUSE:
+        return ask_line(exchange, true);
     case EXCHANGE_FUTEX:
         return ask_futex(exchange);
     case EXCHANGE_EVENTFD:
@@ -230,7 +252,8 @@ static inline int ask(struct exchange *exchange, enum exchange_kind kind)
     return -EINVAL;
 }
 
-static inline int time_trip(struct exchange *exchange, enum exchange_kind kind, uint64_t *ret_ticks)
+static inline __attribute__((always_inline)) int
+time_trip(struct exchange *exchange, enum exchange_kind kind, uint64_t *ret_ticks)
 {
     if (bench_stop_signal())
         return -EINTR;
@@ -243,8 +266,8 @@ static inline int time_trip(struct exchange *exchange, enum exchange_kind kind, 
     return err;
 }
 
-static inline int time_trips(struct exchange *exchange, enum exchange_kind kind,
-                             uint64_t *ret_ticks, uint32_t count)
+static inline __attribute__((always_inline)) int
+time_trips(struct exchange *exchange, enum exchange_kind kind, uint64_t *ret_ticks, uint32_t count)
 {
     uint64_t ignored;
     int err = 0;
@@ -258,7 +281,13 @@ static inline int time_trips(struct exchange *exchange, enum exchange_kind kind,
 int exchange_time_trips(struct exchange *exchange, enum exchange_kind kind, uint64_t *ret_ticks,
                         uint32_t count)
 {
-    /* The first by itself, so that what is timed is the exchange and no choice between them. */
-    return kind == EXCHANGE_LINE ? time_trips(exchange, EXCHANGE_LINE, ret_ticks, count)
-                                 : time_trips(exchange, kind, ret_ticks, count);
+    /* The bare ones by themselves, so that what is timed is the exchange and no choice. */
+    switch (kind) {
+    case EXCHANGE_LINE:
+        return time_trips(exchange, EXCHANGE_LINE, ret_ticks, count);
+    case EXCHANGE_LINE_PAUSE:
+        return time_trips(exchange, EXCHANGE_LINE_PAUSE, ret_ticks, count);
+    default:
+        return time_trips(exchange, kind, ret_ticks, count);
+    }
 }

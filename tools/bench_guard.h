@@ -1,6 +1,7 @@
 /*
- * A process that does one thing: when the benchmark ends without letting its held daemons go on
- * (SIGKILL, a crash), it does, so that they find the signal of that death and end.
+ * A process for the case that the benchmark ends without putting away its daemons (SIGKILL, a
+ * crash): it lets the held ones go on, so that they find the signal of that death and end, and then
+ * removes their folders.
  */
 #ifndef AGL_TOOLS_BENCH_GUARD_H
 #define AGL_TOOLS_BENCH_GUARD_H
@@ -11,8 +12,9 @@
 int bench_guard_begin(void);
 void bench_guard_end(void);
 
-/* Adds a process to those that may be held, and takes it away before it is waited for. */
-void bench_guard_add(pid_t pid);
+/* Adds a daemon, which may be held, with its folder, which holds its socket, "socket", alone; and
+ * takes it away once its folder is removed. */
+void bench_guard_add(pid_t pid, const char *folder);
 void bench_guard_remove(pid_t pid);
 
 #endif

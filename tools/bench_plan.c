@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const char *const mode_names[BENCH_MODES] = {"spin", "adaptive", "sleep"};
@@ -43,35 +42,6 @@ bool bench_parse_modes(const char *text, bool ret_modes[BENCH_MODES])
             break;
     }
     memcpy(ret_modes, modes, sizeof modes);
-    return true;
-}
-
-static bool has_value(const struct bench_list *list, uint32_t value)
-{
-    for (uint32_t i = 0; i < list->count; i++)
-        if (list->values[i] == value)
-            return true;
-    return false;
-}
-
-bool bench_parse_list(const char *text, uint32_t least, uint32_t most, struct bench_list *ret_list)
-{
-    struct bench_list list = {0};
-    for (const char *word = text;; word++) {
-        char *end = NULL;
-        unsigned long value = *word >= '0' && *word <= '9' ? strtoul(word, &end, 10) : 0;
-        if (!end || (*end && *end != ',') || value < least || value > most)
-            return false;
-        if (!has_value(&list, (uint32_t)value)) {
-            if (list.count == BENCH_LIST_MAX)
-                return false;
-            list.values[list.count++] = (uint32_t)value;
-        }
-        word = end;
-        if (!*word)
-            break;
-    }
-    *ret_list = list;
     return true;
 }
 

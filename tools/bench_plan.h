@@ -8,13 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum bench_mode { BENCH_SPIN, BENCH_ADAPTIVE, BENCH_SLEEP, BENCH_MODES };
+#include "tools/bench_list.h"
 
-enum { BENCH_LIST_MAX = 8 };
-struct bench_list {
-    uint32_t count; /* 0: not given */
-    uint32_t values[BENCH_LIST_MAX];
-};
+enum bench_mode { BENCH_SPIN, BENCH_ADAPTIVE, BENCH_SLEEP, BENCH_MODES };
 
 enum bench_pinning { BENCH_PINNED = 1, BENCH_UNPINNED = 2 };
 
@@ -58,10 +54,8 @@ struct bench_plan {
     uint32_t phases[BENCH_SETUPS_MAX]; /* of each set-up, not falling, from 0 */
 };
 
-/* Reads "spin,sleep" or "1,8,64" into the options; false: it makes no sense. Values come out in
- * the order given, each once. */
+/* Reads "spin,sleep"; false: it makes no sense. */
 bool bench_parse_modes(const char *text, bool ret_modes[BENCH_MODES]);
-bool bench_parse_list(const char *text, uint32_t least, uint32_t most, struct bench_list *ret_list);
 
 const char *bench_mode_name(enum bench_mode mode);
 

@@ -27,7 +27,7 @@ struct bench_measurement {
     uint32_t trips;
     uint32_t first_row;
     uint32_t row_count;
-    double *line_p50; /* [blocks] */
+    double *line_p50[EXCHANGE_LINES]; /* [blocks] each */
 };
 
 static const char *const names[BENCH_WHATS] = {
@@ -175,12 +175,12 @@ static int warm_up(const struct bench_phase *phase, const struct bench_measureme
     return status;
 }
 
-static int measure_line(struct bench_phase *phase, double *ret_p50)
+static int measure_line(struct bench_phase *phase, enum exchange_kind kind, double *ret_p50)
 {
     struct series line = {.ticks = phase->line_ticks, .blocks = 1, .trips = phase->trips};
-    int err = exchange_run(phase->exchange, EXCHANGE_LINE, 0, line.ticks, line.trips);
+    int err = exchange_run(phase->exchange, kind, 0, line.ticks, line.trips);
     if (err < 0)
-        return exchange_failed(EXCHANGE_LINE, err);
+        return exchange_failed(kind, err);
     double ignored_p99;
     line.block_p50 = ret_p50;
     line.block_p99 = &ignored_p99;
@@ -188,10 +188,22 @@ static int measure_line(struct bench_phase *phase, double *ret_p50)
     return 0;
 }
 
+/* Both ways, and each as often the first one. */
+static int measure_lines(struct bench_phase *phase, const struct bench_measurement *measurement,
+                         uint32_t block)
+{
+    int status = 0;
+    for (uint32_t i = 0; i < EXCHANGE_LINES && !status; i++) {
+        enum exchange_kind kind = (i + block) % EXCHANGE_LINES;
+        status = measure_line(phase, kind, &measurement->line_p50[kind][block]);
+    }
+    return status;
+}
+
 static int make_block(struct bench_phase *phase, const struct bench_measurement *measurement,
                       uint32_t block)
 {
-    int status = measure_line(phase, &measurement->line_p50[block]);
+    int status = measure_lines(phase, measurement, block);
     if (status)
         return status;
     if (measurement->stage) {
@@ -231,8 +243,7 @@ static void add_row(struct bench_phase *phase, enum bench_what what, uint32_t pr
 
 static void add_exchange(struct bench_phase *phase, enum exchange_kind kind, uint32_t read_tokens)
 {
-    bool is_slow = kind != EXCHANGE_LINE && kind != EXCHANGE_READ;
-    add_measurement(phase, NULL, bench_trips(phase->trips, is_slow), make_exchange);
+    add_measurement(phase, NULL, bench_trips(phase->trips, exchange_sleeps(kind)), make_exchange);
     add_row(phase, BENCH_EXCHANGE, read_tokens);
     phase->rows[phase->row_count - 1].exchange = kind;
 }
@@ -310,7 +321,8 @@ static void lay_out(struct bench_phase *phase)
         struct stage *stage = &phase->stages[i];
         for (uint32_t j = 0; j < stage->setup.prompts.count; j++) {
             add_trips(phase, stage, stage->setup.prompts.values[j]);
-            if (has_calls || stage->setup.mode != BENCH_SPIN || stage->setup.is_real)
+            bool is_awake = stage->setup.mode == BENCH_SPIN && stage->daemon.pid;
+            if (has_calls || !is_awake || stage->setup.is_real)
                 continue;
             add_calls(phase, stage); /* once: they are the caller's own */
             has_calls = true;
@@ -318,26 +330,62 @@ static void lay_out(struct bench_phase *phase)
     }
 }
 
+/* How often the bare exchanges are measured. */
+static uint32_t line_tries(const struct bench_phase *phase)
+{
+    return phase->measurement_count * phase->blocks;
+}
+
+static int make_room_for_lines(struct bench_phase *phase)
+{
+    size_t bytes = (size_t)EXCHANGE_LINES * line_tries(phase) * sizeof(double);
+    phase->line_ticks = malloc(phase->trips * sizeof *phase->line_ticks);
+    phase->lines = malloc(bytes + 1);
+    phase->lines_sorted = malloc(bytes + 1);
+    if (!phase->line_ticks || !phase->lines || !phase->lines_sorted)
+        return -ENOMEM;
+    memset(phase->line_ticks, 0xff, phase->trips * sizeof *phase->line_ticks);
+    memset(phase->lines, 0xff, bytes);
+    for (uint32_t i = 0; i < phase->measurement_count; i++)
+        for (uint32_t kind = 0; kind < EXCHANGE_LINES; kind++)
+            phase->measurements[i].line_p50[kind] =
+                phase->lines + (size_t)kind * line_tries(phase) + (size_t)i * phase->blocks;
+    return 0;
+}
+
 /* All memory that measuring needs; -ENOMEM. */
 static int make_room(struct bench_phase *phase)
 {
-    phase->line_ticks = malloc(phase->trips * sizeof *phase->line_ticks);
-    if (!phase->line_ticks)
+    if (make_room_for_lines(phase) < 0)
         return -ENOMEM;
-    memset(phase->line_ticks, 0xff, phase->trips * sizeof *phase->line_ticks);
     for (uint32_t i = 0; i < phase->measurement_count; i++) {
         struct bench_measurement *measurement = &phase->measurements[i];
-        measurement->line_p50 = calloc(phase->blocks, sizeof *measurement->line_p50);
-        if (!measurement->line_p50)
-            return -ENOMEM;
-        for (uint32_t j = 0; j < measurement->row_count; j++) {
-            struct bench_row *row = &rows_of(phase, measurement)[j];
-            row->line_p50 = measurement->line_p50;
-            if (series_init(&row->series, phase->blocks, measurement->trips) < 0)
+        for (uint32_t j = 0; j < measurement->row_count; j++)
+            if (series_init(&rows_of(phase, measurement)[j].series, phase->blocks,
+                            measurement->trips) < 0)
                 return -ENOMEM;
-        }
     }
     return 0;
+}
+
+/* The limit is the way of spinning that was faster in all its tries together, the same for every
+ * row: the faster one of each try would be the luckier one. */
+static void choose_limit(struct bench_phase *phase)
+{
+    double *all[EXCHANGE_LINES];
+    phase->line_tries = line_tries(phase);
+    memcpy(phase->lines_sorted, phase->lines,
+           (size_t)EXCHANGE_LINES * phase->line_tries * sizeof(double));
+    for (uint32_t kind = 0; kind < EXCHANGE_LINES; kind++)
+        all[kind] = phase->lines_sorted + (size_t)kind * phase->line_tries;
+    phase->limit = series_least_median(all, EXCHANGE_LINES, phase->line_tries, phase->line_p50_ns);
+    for (uint32_t kind = 0; kind < EXCHANGE_LINES; kind++)
+        phase->line_p50_ns[kind] *= phase->ns_per_tick;
+    for (uint32_t i = 0; i < phase->measurement_count; i++) {
+        const struct bench_measurement *measurement = &phase->measurements[i];
+        for (uint32_t j = 0; j < measurement->row_count; j++)
+            rows_of(phase, measurement)[j].line_p50 = measurement->line_p50[phase->limit];
+    }
 }
 
 int bench_phase_run(struct bench_phase *phase)
@@ -357,6 +405,7 @@ int bench_phase_run(struct bench_phase *phase)
                 return status;
         }
     }
+    choose_limit(phase);
     return 0;
 }
 
@@ -364,13 +413,14 @@ void bench_phase_fini(struct bench_phase *phase)
 {
     for (uint32_t i = 0; i < phase->row_count; i++)
         series_fini(&phase->rows[i].series);
-    for (uint32_t i = 0; i < phase->measurement_count; i++)
-        free(phase->measurements[i].line_p50);
     free(phase->rows);
     free(phase->measurements);
     free(phase->line_ticks);
+    free(phase->lines);
+    free(phase->lines_sorted);
     phase->rows = NULL;
     phase->measurements = NULL;
     phase->line_ticks = NULL;
+    phase->lines = phase->lines_sorted = NULL;
     phase->row_count = phase->measurement_count = 0;
 }

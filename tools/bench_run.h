@@ -1,6 +1,7 @@
 /*
  * Measuring a phase of the plan: everything in it takes turns, block by block, and before each turn
- * the bare exchange of a cache line is measured, which the turn is held against.
+ * the bare exchange of a cache line is measured, in both ways of spinning. The turns are held
+ * against the way that is faster on this machine: the limit.
  */
 #ifndef AGL_TOOLS_BENCH_RUN_H
 #define AGL_TOOLS_BENCH_RUN_H
@@ -17,7 +18,7 @@ enum bench_what {
     BENCH_TAKEN,
     BENCH_PUBLISHED,
     BENCH_SEEN,
-    BENCH_STEP,
+    BENCH_STEP, /* the first step begun until the token, as the daemon tells */
     BENCH_REST, /* BENCH_FIRST_TOKEN less BENCH_STEP, trip by trip */
     BENCH_SUBMIT,
     BENCH_POLL_EVENT,
@@ -31,7 +32,7 @@ struct bench_row {
     const struct stage *stage;   /* NULL: of BENCH_EXCHANGE */
     uint32_t prompt_tokens;      /* 0: does not apply */
     struct series series;
-    const double *line_p50; /* [blocks]: of the bare exchange just before */
+    const double *line_p50; /* [blocks]: of the limit, measured just before */
     uint32_t backwards;     /* samples that would be negative: stored as 0, and too many spoil it */
 };
 
@@ -53,6 +54,14 @@ struct bench_phase {
     struct bench_row *rows; /* [row_count] */
     uint32_t row_count;
     uint64_t *line_ticks; /* [trips] */
+    double *lines;        /* [EXCHANGE_LINES, measurements, blocks]: medians, in ticks */
+    double *lines_sorted; /* the same, for choosing the limit */
+
+    /* The bare exchange of each kind, of EXCHANGE_LINES; medians over all its line_tries. The
+     * faster one is the limit that the rows are held against. */
+    enum exchange_kind limit;
+    uint32_t line_tries;
+    double line_p50_ns[EXCHANGE_LINES];
 };
 
 /* Trips of a block: fewer where somebody sleeps. */

@@ -7,11 +7,6 @@
 
 /* ---- samples --------------------------------------------------------------------------------- */
 
-size_t series_bytes(uint32_t blocks, uint32_t trips)
-{
-    return (size_t)blocks * trips * sizeof(uint64_t) + (size_t)blocks * 2 * sizeof(double);
-}
-
 /* Zeroed, and every page of it touched. */
 static void *touched(size_t count, size_t bytes)
 {
@@ -53,12 +48,20 @@ uint64_t *series_block(struct series *series, uint32_t block)
     return series->ticks + (size_t)block * series->trips;
 }
 
+/* Whether enough samples lie beyond the quantile for it to mean something. */
+static bool has_enough(size_t count, double q)
+{
+    return (1 - q) * (double)count >= SERIES_BEYOND - 1e-6;
+}
+
 void series_close_block(struct series *series, uint32_t block)
 {
     uint64_t *ticks = series_block(series, block);
     qsort(ticks, series->trips, sizeof *ticks, compare_ticks);
     series->block_p50[block] = (double)series_quantile(ticks, series->trips, 0.5);
-    series->block_p99[block] = (double)series_quantile(ticks, series->trips, 0.99);
+    series->block_p99[block] = has_enough(series->trips, 0.99)
+                                   ? (double)series_quantile(ticks, series->trips, 0.99)
+                                   : (double)NAN;
 }
 
 /* ---- figures --------------------------------------------------------------------------------- */
@@ -74,7 +77,7 @@ uint64_t series_quantile(const uint64_t *ticks, size_t count, double q)
 static double figure(const struct series *series, double q, double ns_per_tick)
 {
     size_t count = (size_t)series->blocks * series->trips;
-    if ((1 - q) * (double)count < SERIES_BEYOND - 1e-6)
+    if (!has_enough(count, q))
         return NAN;
     return (double)series_quantile(series->ticks, count, q) * ns_per_tick;
 }
@@ -112,12 +115,24 @@ double series_ratio(const double *a, const double *b, uint32_t blocks)
     double *ratios = blocks ? malloc(blocks * sizeof *ratios) : NULL;
     double median = NAN;
     uint32_t good = 0;
-    for (uint32_t i = 0; ratios && i < blocks && b[i] > 0; i++)
+    for (uint32_t i = 0; ratios && i < blocks && b[i] > 0 && !isnan(a[i]); i++)
         ratios[good++] = a[i] / b[i];
     if (ratios && good == blocks)
         median = series_median(ratios, blocks);
     free(ratios);
     return median;
+}
+
+uint32_t series_least_median(double *const *values, uint32_t lists, uint32_t count,
+                             double *ret_medians)
+{
+    uint32_t least = 0;
+    for (uint32_t i = 0; i < lists; i++) {
+        ret_medians[i] = series_median(values[i], count);
+        if (ret_medians[i] < ret_medians[least])
+            least = i;
+    }
+    return least;
 }
 
 /* ---- the histogram --------------------------------------------------------------------------- */

@@ -86,7 +86,7 @@ int trip_make(struct agl_client *client, const struct trip_request *asked, struc
             trip.first_token = ticks;
         }
     }
-    trip.step_ns = event.queued_ns + event.prompt_ns;
+    trip.step_ns = event.prompt_ns;
     trip.rest_ns = (int64_t)(token_ns - start_ns - trip.step_ns);
     *ret_trip = trip;
     return check_end(&event);

@@ -20,8 +20,8 @@ struct trip_request {
 struct trip {
     uint64_t first_event; /* ticks */
     uint64_t first_token; /* ticks */
-    uint64_t step_ns;     /* the daemon's own time for the token, in whole microseconds */
-    int64_t rest_ns;      /* the first token less that, by the daemon's clock */
+    uint64_t step_ns;     /* the first step begun until the token, by the daemon, in whole us */
+    int64_t rest_ns;      /* the first token less that, by the daemon's clock: the way, the wait */
 };
 
 /* Its parts, in ns: they need clocks that both sides can read, and one that cannot be read

@@ -184,8 +184,8 @@ for row in rows:
     for below, above in zip(row["histogram"], row["histogram"][1:]):
         assert below["from_ns"] < below["to_ns"] <= above["from_ns"], row
 bare = {row["name"] for row in rows if "mode" not in row}
-assert bare >= {"raw cache-line exchange", "futex", "eventfd", "pipe", "Unix socket, SOCK_STREAM",
-                "Unix socket, SOCK_SEQPACKET", "reading once what the other side wrote"}, bare
+assert bare >= {"raw cache-line exchange, PAUSE", "raw cache-line exchange, no PAUSE", "futex",
+                "eventfd", "pipe", "Unix socket, SOCK_STREAM", "Unix socket, SOCK_SEQPACKET", "reading once what the other side wrote"}, bare
 assert "HTTP over loopback" in bare or any("HTTP" in note for note in report["notes"]), bare
 trips = [row for row in rows if row["name"] == "submit to first event"]
 assert {(row["mode"], row["sessions"], row["idle"], row["prompt_tokens"]) for row in trips} == {
@@ -196,6 +196,16 @@ assert names == {"submit to first event", "submit to first token", "submit to ta
                  "published to seen", "agl_prompt + agl_submit, each", "agl_poll that finds an event",
                  "agl_poll that finds none"}, names
 assert {entry["kind"] for entry in report["comparisons"]} == {"waiting", "kernel", "sessions", "idle", "prompt"}
+assert report["bench"] == "dispatch" and report["machine"]["processors"] >= 2, report["machine"]
+for phase in report["phases"]:
+    lines = {"raw cache-line exchange, no PAUSE": phase["line_p50_ns"],
+             "raw cache-line exchange, PAUSE": phase["line_pause_p50_ns"]}
+    assert 0 < lines[phase["limit"]] == min(lines.values()), phase
+    assert len(set(phase["processors"])) == 2, phase
+for entry in rows + report["comparisons"]:
+    assert entry["phase"] < len(report["phases"]), entry
+for entry in report["comparisons"]:
+    assert entry["p99_ratio"] is None, entry  # not enough of them here either
 rows = json.load(open(sys.argv[2]))["rows"]
 assert rows and not any(row["pinned"] for row in rows), rows
 assert {row["mode"] for row in rows if "mode" in row} == {"adaptive"}, rows
@@ -203,12 +213,23 @@ assert {row["name"] for row in rows if row.get("model") == "real"} == {
     "submit to first event", "submit to first token", "the daemon's own step", "first token less the step"}, rows
 P
     # Somebody else's daemon is measured as it is.
-    "$autoglm" --socket "$AUTOGLM_SOCKET" bench dispatch --model story-glm --trips 20 --blocks 1 \
+    "$autoglm" --socket "$AUTOGLM_SOCKET" bench dispatch --model story-glm --trips 20 --blocks 1 --pinned \
         --prompt 1,2000 --histogram >"$work/bench"
     grep -q '^adaptive, model story-glm, 1 session, prompts of 1 token$' "$work/bench" || fail 'no rows of the daemon'
+    grep -q '; pinned: this client on .*; not the daemon$' "$work/bench" || fail 'the daemon is said to be pinned'
+    grep -q 'Note: the daemon at .* is not ours' "$work/bench" || fail 'nothing is said about whose daemon it is'
     grep -q 'us .* ##' "$work/bench" || fail 'no histogram'
     grep -q 'Note: model story-glm holds 1024 tokens' "$work/bench" || fail 'nothing is said about what is left out'
-    # However it ends, nothing of it stays: no process, no board, and unless it was killed no folder.
+    "$autoglm" --socket "$AUTOGLM_SOCKET" bench dispatch --model story-glm --trips 20 --blocks 1 --pinned --json \
+        >"$work/bench"
+    python3 - "$work/bench" <<'P'
+import json, sys
+rows = json.load(open(sys.argv[1]))["rows"]
+assert {(row["sessions"], row["idle"], row["prompt_tokens"]) for row in rows if "mode" in row} == {(1, 0, 1)}, rows
+for row in rows:
+    assert row["pinned"] == ("mode" not in row), row  # only what is ours
+P
+    # However it ends, nothing of it stays: no process, no board, no folder.
     python3 - "$autoglm" <<'P'
 import ctypes, glob, os, signal, subprocess, sys, time
 
@@ -256,11 +277,9 @@ for number, pause in ((signal.SIGINT, 0), (signal.SIGINT, 0.7), (signal.SIGTERM,
     expected = 128 + number if number == signal.SIGTERM else -number  # Ctrl-C ends loops of a shell, too
     assert bench.returncode == expected and not said, (number, bench.returncode, said)
     wait_until(lambda: not any(runs(pid) for pid in ours) and not daemons(bench), f"{number}: something still runs")
-    if number == signal.SIGKILL:  # each has removed its socket
-        for folder in of(bench, "/tmp/autoglm-bench"):
-            os.rmdir(folder)
-    left = of(bench, "/tmp/autoglm-bench") + of(bench, "/dev/shm/autoglm.bench")
-    assert not left, (number, left)
+    def left():
+        return of(bench, "/tmp/autoglm-bench") + of(bench, "/dev/shm/autoglm.bench")
+    wait_until(lambda: not left(), f"{number}: something is left")
 P
 fi
 

@@ -119,6 +119,46 @@ static void what_a_prompt_adds_is_held_against_reading_it(void **state)
     assert_true(isnan(found[0].p99_ratio));
 }
 
+static void the_shortest_prompt_is_found_wherever_it_stands(void **state)
+{
+    add_exchange(EXCHANGE_READ, 128, 4, 4, 4);
+    struct stage *spin = add_stage(BENCH_SPIN, 1, 0, false);
+    struct stage *adaptive = add_stage(BENCH_ADAPTIVE, 1, 0, false);
+    spin->setup.prompts = adaptive->setup.prompts = (struct bench_list){2, {128, 1}};
+    add_trip(spin, 128, 16, 16, 16);
+    add_trip(spin, 1, 10, 10, 10);
+    add_trip(adaptive, 1, 30, 30, 30);
+    assert_int_equal(compare(), 2);
+    assert_true(found[0].kind == COMPARE_PROMPT && found[0].row == &rows[1]);
+    assert_true(fabs(found[0].added_ns - 3) < 1e-9);
+    assert_int_equal(found[0].shortest_tokens, 1);
+    assert_true(found[1].kind == COMPARE_WAITING && found[1].row == &rows[3]);
+}
+
+static void what_a_prompt_adds_to_a_long_one_is_held_against_reading_the_difference(void **state)
+{
+    add_exchange(EXCHANGE_READ, 128, 3, 3, 3);
+    add_exchange(EXCHANGE_READ, 64, 1, 1, 1);
+    struct stage *stage = add_stage(BENCH_SPIN, 1, 0, false);
+    stage->setup.prompts = (struct bench_list){2, {64, 128}};
+    add_trip(stage, 64, 10, 10, 10);
+    add_trip(stage, 128, 16, 16, 16);
+    assert_int_equal(compare(), 1);
+    assert_true(fabs(found[0].p50_ratio - 3) < 1e-9);
+    assert_true(fabs(found[0].base_ns - 1) < 1e-9);
+    assert_int_equal(found[0].shortest_tokens, 64);
+}
+
+static void without_enough_samples_in_a_block_no_p99_is_compared(void **state)
+{
+    add_trip(add_stage(BENCH_SPIN, 1, 0, false), 1, 10, 20, 30);
+    add_trip(add_stage(BENCH_SLEEP, 1, 0, false), 1, 20, 40, 60);
+    p99[1][0] = p99[1][1] = p99[1][2] = (double)NAN;
+    assert_int_equal(compare(), 1);
+    assert_true(fabs(found[0].p50_ratio - 2) < 1e-9);
+    assert_true(isnan(found[0].p99_ratio));
+}
+
 static void a_real_model_is_held_against_nothing(void **state)
 {
     add_exchange(EXCHANGE_FUTEX, 0, 10, 10, 10);
@@ -137,6 +177,10 @@ int main(void)
         cmocka_unit_test_setup(sleeping_is_held_against_the_kernels_own_means, begin),
         cmocka_unit_test_setup(company_is_held_against_being_alone, begin),
         cmocka_unit_test_setup(what_a_prompt_adds_is_held_against_reading_it, begin),
+        cmocka_unit_test_setup(the_shortest_prompt_is_found_wherever_it_stands, begin),
+        cmocka_unit_test_setup(
+            what_a_prompt_adds_to_a_long_one_is_held_against_reading_the_difference, begin),
+        cmocka_unit_test_setup(without_enough_samples_in_a_block_no_p99_is_compared, begin),
         cmocka_unit_test_setup(a_real_model_is_held_against_nothing, begin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

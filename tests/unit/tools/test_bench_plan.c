@@ -31,7 +31,7 @@ static void modes_are_read_from_a_list(void **state)
 static void numbers_are_read_from_a_list(void **state)
 {
     struct bench_list list = {0};
-    assert_true(bench_parse_list("8,1,8", 1, 64, &list));
+    assert_true(bench_list_parse("8,1,8", 1, 64, &list));
     assert_int_equal(list.count, 2);
     assert_int_equal(list.values[0], 8);
     assert_int_equal(list.values[1], 1);
@@ -49,7 +49,7 @@ static void numbers_are_read_from_a_list(void **state)
                                         "99999999999999999999",
                                         "1,2,3,4,5,6,7,8,9"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
-        assert_false(bench_parse_list(wrong[i], 1, 64, &list));
+        assert_false(bench_list_parse(wrong[i], 1, 64, &list));
     assert_int_equal(list.count, 2);
 }
 

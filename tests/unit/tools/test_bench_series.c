@@ -30,11 +30,35 @@ static void blocks_keep_their_own_quantiles(void **state)
     series_close_block(&series, 1);
     series_summarise(&series, 2.0, &summary);
     assert_true(series.block_p50[0] == 20 && series.block_p50[1] == 6);
-    assert_true(series.block_p99[0] == 30 && series.block_p99[1] == 7);
+    assert_true(isnan(series.block_p99[0]) && isnan(series.block_p99[1])); /* of three samples */
     assert_int_equal(summary.samples, 6);
     assert_true(summary.max == 60);
     series_fini(&series);
     series_fini(&series);
+}
+
+static void a_block_tells_its_p99_if_enough_samples_lie_beyond(void **state)
+{
+    struct series series;
+    for (uint32_t trips = 499; trips <= 500; trips++) {
+        assert_int_equal(series_init(&series, 1, trips), 0);
+        for (uint32_t i = 0; i < trips; i++)
+            series_block(&series, 0)[i] = i + 1;
+        series_close_block(&series, 0);
+        assert_true(trips < 500 ? isnan(series.block_p99[0]) : series.block_p99[0] == 495);
+        series_fini(&series);
+    }
+}
+
+static void the_list_with_the_least_median_is_found(void **state)
+{
+    double a[] = {9, 1, 9, 9, 9};
+    double b[] = {8, 8, 30, 2, 30};
+    double medians[2];
+    assert_int_equal(series_least_median((double *const[]){a, b}, 2, 5, medians), 1);
+    assert_true(medians[0] == 9 && medians[1] == 8);
+    assert_int_equal(series_least_median((double *const[]){b, a}, 2, 5, medians), 0);
+    assert_int_equal(series_least_median((double *const[]){a, a}, 2, 5, medians), 0);
 }
 
 static struct summary summary_of(uint32_t blocks, uint32_t trips)
@@ -73,6 +97,7 @@ static void a_ratio_is_the_median_of_the_blocks_ratios(void **state)
     assert_true(series_ratio(a, b, 4) == 3.5);
     assert_true(isnan(series_ratio(a, none, 4)));
     assert_true(isnan(series_ratio(a, b, 0)));
+    assert_true(isnan(series_ratio((const double[]){NAN, 30, 4}, b, 3)));
 }
 
 static void every_value_lies_within_its_bucket(void **state)
@@ -122,6 +147,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_quantile_is_the_sample_that_so_many_do_not_exceed),
         cmocka_unit_test(blocks_keep_their_own_quantiles),
+        cmocka_unit_test(a_block_tells_its_p99_if_enough_samples_lie_beyond),
+        cmocka_unit_test(the_list_with_the_least_median_is_found),
         cmocka_unit_test(a_quantile_without_enough_samples_beyond_it_is_not_told),
         cmocka_unit_test(a_ratio_is_the_median_of_the_blocks_ratios),
         cmocka_unit_test(every_value_lies_within_its_bucket),
