@@ -81,10 +81,10 @@ void connection_refuse(struct connection *connection, int error, const char *why
     if (may_log(connection->all))
         log_warning("refused client \"%s\" (process %d, user %u): %s", connection->peer.name,
                     (int)connection->peer.pid, (unsigned)connection->peer.uid, why);
-    board_count(&connection->all->board->board->sessions_refused);
+    board_add(&connection->all->board->board->sessions_refused, 1);
     if (error == -EPROTO && !connection->is_complained_of) {
         connection->is_complained_of = true;
-        board_count(&connection->all->board->board->sessions_broken);
+        board_add(&connection->all->board->board->sessions_broken, 1);
     }
     say_farewell(connection->socket_fd, error, why);
     connection_begin_close(connection);
@@ -113,17 +113,18 @@ void connection_leave(struct connection *connection)
     try_leave(connection);
 }
 
-static void complain(struct connection *connection, const char *why)
+/* -EPROTO is the client's breach of the contract; anything else may have befallen it. */
+static void complain(struct connection *connection, int error, const char *why)
 {
     if (connection->is_complained_of)
         return;
     connection->is_complained_of = true;
-    board_count(&connection->all->board->board->sessions_broken);
+    board_add(&connection->all->board->board->sessions_broken, 1);
     if (may_log(connection->all))
-        log_warning(
-            "session %u of \"%s\" (process %d, user %u) broke the contract and is ended: %s",
-            connection->number, connection->peer.name, (int)connection->peer.pid,
-            (unsigned)connection->peer.uid, why);
+        log_warning("session %u of \"%s\" (process %d, user %u) %sis ended: %s", connection->number,
+                    connection->peer.name, (int)connection->peer.pid,
+                    (unsigned)connection->peer.uid,
+                    error == -EPROTO ? "broke the contract and " : "", why);
 }
 
 /* Something is to be read on a socket on which the client may say nothing: its end, or a word too
@@ -139,7 +140,7 @@ void connection_on_hang_up(struct loop_op *op, int result)
             return; /* it was nothing */
         if (got > 0) {
             static const char why[] = "a packet came after the handshake";
-            complain(connection, why);
+            complain(connection, -EPROTO, why);
             say_farewell(connection->socket_fd, -EPROTO, why);
         } else {
             log_debug("session %u: the client hung up", connection->number);
@@ -172,7 +173,7 @@ static int identify(struct connection *connection)
     err = err < 0 ? err : -ENOMEM;
     log_debug("a client was turned away: %s", strerror(-err));
     if (err != -ESRCH) {
-        board_count(&all->board->board->sessions_refused);
+        board_add(&all->board->board->sessions_refused, 1);
         say_farewell(connection->socket_fd, err, "the daemon is out of descriptors or memory");
     }
     connection_begin_close(connection);
@@ -197,7 +198,7 @@ static int admit(struct connection *connection)
 static void turn_away_without_memory(struct connections *all, int socket_fd)
 {
     log_debug("a client was turned away: %s", strerror(ENOMEM));
-    board_count(&all->board->board->sessions_refused);
+    board_add(&all->board->board->sessions_refused, 1);
     say_farewell(socket_fd, -ENOMEM, "the daemon is out of memory");
     undertaker_close_one(socket_fd);
 }
@@ -227,7 +228,8 @@ void connection_broken(struct session *session)
 {
     struct connection *connection = session->options.owner;
     /* Also of one that has hung up in the meantime: it is counted all the same. */
-    complain(connection, session->broken_why ? session->broken_why : strerror(EPROTO));
+    complain(connection, session->broken,
+             session->broken_why ? session->broken_why : strerror(-session->broken));
     if (connection->state == CONNECTION_SERVING)
         connection_leave(connection);
 }

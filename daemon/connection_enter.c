@@ -37,7 +37,7 @@ void connection_try_enter(struct connection *connection)
     connection_set_state(connection, CONNECTION_SERVING);
     loop_cancel(all->loop, &connection->timer);
     all->serving++;
-    board_count(&all->board->board->sessions_total);
+    board_add(&all->board->board->sessions_total, 1);
     board_show_sessions(all);
     err = begin_serving(connection);
     if (err < 0) {

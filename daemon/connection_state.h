@@ -29,12 +29,6 @@ struct connection {
     struct session *session;
 };
 
-/* A counter of the board. relaxed: for onlookers; the control thread alone writes them. */
-static inline void board_count(_Atomic uint64_t *counter)
-{
-    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
-}
-
 static inline void board_show_sessions(const struct connections *all)
 {
     atomic_store_explicit(&all->board->board->sessions, all->serving, memory_order_relaxed);
