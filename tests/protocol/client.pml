@@ -39,6 +39,13 @@
 #endif
 #define SLEEP(s) sleeps_on[s] = 1 + head[DAEMON(s)] % SLOTS(DAEMON(s))
 
+/* A submission leaves the announcement before it as it is. */
+#ifdef WEAK_CLIENT_BEHIND
+#define TAKE_BACK(s) doorbell_awake(CLIENT(s))
+#else
+#define TAKE_BACK(s) skip
+#endif
+
 #ifdef WEAK_CLIENT_RETURN
 #define CLIENT_RETURN(s) skip
 #else
@@ -54,11 +61,22 @@
 #define COUNT_SUBMISSION skip
 #endif
 
+#define CAN_SUBMIT(s) \
+    (MAY_SUBMIT(s) && owed < ANSWERS * IN_FLIGHT && ROOM_BY(CLIENT(s), CURSOR_OF(CLIENT(s))) > 0)
+
+inline submit(s)
+{
+    ring_push(CLIENT(s));
+    COUNT_SUBMISSION;
+    owed = owed + ANSWERS
+}
+
 proctype client(byte s)
 {
     byte owed; /* events still to come */
     byte how;
     bool seen; /* the number of the next slot was the expected one */
+    bool is_announced; /* is_fd_announced, while more is submitted behind it */
 #ifdef LIVES_0
     byte submissions;
 #endif
@@ -72,11 +90,7 @@ idle: /* Decided beforehand, so that who does not leave has to find room. */
 awake:
     if
     /* agl_submit(): push(). When it gives -EAGAIN, the caller waits for an event, or tries again. */
-    :: atomic { MAY_SUBMIT(s) && owed < ANSWERS * IN_FLIGHT &&
-                ROOM_BY(CLIENT(s), CURSOR_OF(CLIENT(s))) > 0 ->
-        ring_push(CLIENT(s));
-        COUNT_SUBMISSION;
-        owed = owed + ANSWERS }
+    :: atomic { CAN_SUBMIT(s) -> submit(s) }
         goto submitted
     /* agl_wait(), agl_poll(): take(), spin() */
     :: atomic { owed > 0 && IS_READY(DAEMON(s)) ->
@@ -90,7 +104,7 @@ awake:
         CLIENT_RETURN(s);
         doorbell_announce(CLIENT(s), HOW_FUTEX) }
         goto announced_futex
-    :: atomic { owed > 0 && !IS_READY(DAEMON(s)) && MAY_FD(s) ->
+    :: atomic { (owed > 0 || MAY_SUBMIT(s)) && !IS_READY(DAEMON(s)) && MAY_FD(s) ->
         CLIENT_RETURN(s);
         doorbell_announce(CLIENT(s), HOW_FD) }
         goto announced_fd
@@ -101,12 +115,17 @@ submitted: /* push(): doorbell_sleeper() */
         CLIENT_PUBLISH_FENCE(s) ->
         doorbell_sleeper(DAEMON(s), how);
         if
-        :: how == HOW_NONE -> goto awake
+        :: how == HOW_NONE && !is_announced -> goto awake
+        :: how == HOW_NONE && is_announced -> is_announced = false; goto asleep_fd
         :: how == HOW_FD -> how = HOW_NONE
         fi
     };
-    is_rung[s] = true; /* write() to the eventfd */
-    goto awake;
+    if /* write() to the eventfd */
+    :: atomic { !is_announced -> is_rung[s] = true }
+        goto awake
+    :: atomic { is_announced -> is_announced = false; is_rung[s] = true }
+        goto asleep_fd
+    fi;
 
 announced_futex: /* sleep_on_slot() */
     if
@@ -131,15 +150,23 @@ announced_fd: /* agl_poll() after its announcement */
     if
     :: atomic { CLIENT_ANNOUNCE_FENCE(s) && FD_LOOK(s) -> doorbell_awake(CLIENT(s)) }
         goto awake
-    :: CLIENT_ANNOUNCE_FENCE(s) && !FD_LOOK(s) ->
+    /* agl_submit() behind the announcement, then the sleep: nobody looks a third time. (It may come
+     * as late as it likes, since its stores wait in the buffer.) */
+    :: atomic { CLIENT_ANNOUNCE_FENCE(s) && !FD_LOOK(s) && CAN_SUBMIT(s) ->
+        submit(s);
+        TAKE_BACK(s);
+        is_announced = true }
+        goto submitted
+    :: owed > 0 && CLIENT_ANNOUNCE_FENCE(s) && !FD_LOOK(s) ->
 #ifdef WEAK_SOCKET
         is_readable[s] = false; /* empties the socket before the sleep instead of after it */
 #endif
+asleep_fd:
         /* poll(), then agl_poll(): take_back_announcement(), look_at_socket() */
         atomic { is_readable[s] -> doorbell_awake(CLIENT(s)) };
         is_readable[s] = false
 #ifndef SOUND_SLEEP
-    :: atomic { CLIENT_ANNOUNCE_FENCE(s) && !FD_LOOK(s) -> doorbell_awake(CLIENT(s)) }
+    :: atomic { owed > 0 && CLIENT_ANNOUNCE_FENCE(s) && !FD_LOOK(s) -> doorbell_awake(CLIENT(s)) }
         if
         :: is_readable[s] = false /* the caller comes back by himself */
         :: MAY_FUTEX(s)           /* and by agl_wait(), which leaves the socket alone */
