@@ -50,9 +50,28 @@ stage_format() {
     sources | xargs clang-format --dry-run -Werror
 }
 
+# test_preset PRESET: runs the tests, and notes in $skips what was skipped and why: whole programs that ctest
+# calls skipped, and single tests of a program that passed.
+test_preset() {
+    local status=0
+    ctest --preset "$1" -j "$jobs" || status=$?
+    awk -v preset="$1" '
+        function flush_test(    why) {
+            if (!skipped) return
+            for (why in reasons) print preset ": " name ": " why
+            if (!length(reasons)) print preset ": " name ": no reason given"
+        }
+        /^[0-9]+\/[0-9]+ Test: / { flush_test(); name = $3; skipped = 0; delete reasons; next }
+        /^Test Skipped/ || /^\[  SKIPPED \]/ || /\.\.\. skipped / { skipped = 1 }
+        /\*\*\* SKIPPED/ { skipped = 1; sub(/.*\*\*\* SKIPPED( here)?: /, ""); reasons[$0] }
+        /\.\.\. skipped / { sub(/.*\.\.\. skipped /, ""); reasons[$0] }
+        END { flush_test() }' "build/$1/Testing/Temporary/LastTest.log" >>"$skips"
+    return $status
+}
+
 stage_dev() {
     build dev
-    ctest --preset dev -j "$jobs"
+    test_preset dev
 }
 
 stage_tidy() {
@@ -63,44 +82,50 @@ stage_tidy() {
 
 stage_asan() {
     build asan
-    ctest --preset asan -j "$jobs"
+    test_preset asan
 }
 
 stage_tsan() {
     build tsan
-    ctest --preset tsan -j "$jobs"
+    test_preset tsan
 }
 
 stage_clang() {
-    cmake -S . -B build/clang -G Ninja -DCMAKE_C_COMPILER=clang -DAGL_WERROR=ON >/dev/null
-    cmake --build build/clang --target all >/dev/null
+    build clang
 }
 
 stage_coverage() {
     build coverage
     find build/coverage -name '*.gcda' -delete
-    ctest --preset coverage -j "$jobs"
+    test_preset coverage
     tests/coverage/branches.py build/coverage
 }
 
-# fuzz NAME OPTION...: one run of a target from its corpus; prints how many executions it made.
-fuzz() {
-    local name=$1 scratch
+# fuzz NAME OPTION...: one run of a target from its corpus; prints how many executions it made. In a
+# subshell of its own, so that whoever ends it ends the target too.
+fuzz() (
+    name=$1 target=''
     shift
     scratch=$(mktemp -d)
+    trap 'kill $target 2>/dev/null || true; rm -rf "$scratch"; exit 130' INT TERM
     mkdir "$scratch/corpus"
-    if ! "build/fuzz/tests/fuzz/$name" "$@" -artifact_prefix="$scratch/" -rss_limit_mb=4096 -print_final_stats=1 \
-        "$scratch/corpus" "tests/fuzz/corpus/$name" >"$scratch/log" 2>&1; then
+    "build/fuzz/tests/fuzz/$name" "$@" -artifact_prefix="$scratch/" -rss_limit_mb=4096 -print_final_stats=1 \
+        "$scratch/corpus" "tests/fuzz/corpus/$name" >"$scratch/log" 2>&1 &
+    target=$!
+    if ! wait "$target"; then
         tail -n 60 "$scratch/log" >&2
         echo "$name: a finding; its input is in $scratch" >&2
         return 1
     fi
     sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/log"
     rm -rf "$scratch"
-}
+)
 
 stage_fuzz() {
     build fuzz
+    pids=() counts=$(mktemp -d) # not local: the trap has to know them
+    trap 'kill "${pids[@]}" 2>/dev/null || true; rm -rf "$counts"' EXIT
+    trap 'exit 130' INT TERM
     local target name total=0 runs wanted=${FUZZ_RUNS:-10000000} seconds=${FUZZ_SECONDS:-10} i
     for target in build/fuzz/tests/fuzz/fuzz_*; do
         name=$(basename "$target")
@@ -112,8 +137,7 @@ stage_fuzz() {
 
     # Without the stacks of allocations, of which the harness makes none, and without telling inputs
     # apart by how often they take an edge: together that takes as much time as the rest.
-    local start=$SECONDS each=$(((wanted + jobs - 1) / jobs)) counts pids=() status=0
-    counts=$(mktemp -d)
+    local start=$SECONDS each=$(((wanted + jobs - 1) / jobs)) status=0
     export ASAN_OPTIONS=$ASAN_OPTIONS:malloc_context_size=0:quarantine_size_mb=1
     for ((i = 0; i < jobs; i++)); do
         fuzz fuzz_region -runs="$each" -max_len=512 -use_counters=0 -entropic=0 \
@@ -123,9 +147,9 @@ stage_fuzz() {
     for i in "${pids[@]}"; do
         wait "$i" || status=1
     done
+    pids=()
     [ $status -eq 0 ] || return 1
     runs=$(($(cat "$counts"/* | paste -sd+)))
-    rm -rf "$counts"
     echo "fuzz_region: $runs executions in $((SECONDS - start)) s on $jobs processors"
     echo "fuzz: $((total + runs)) executions, no finding"
     [ "$runs" -ge "$wanted" ]
@@ -145,6 +169,9 @@ export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1}
 
 failed=()
+skips=$(mktemp)
+trap 'rm -f "$skips"' EXIT
+trap 'exit 130' INT TERM # no further stage
 for stage in "${stages[@]}"; do
     printf '\n==> %s\n' "$stage"
     start=$SECONDS
@@ -162,6 +189,10 @@ for stage in "${stages[@]}"; do
 done
 
 echo
+if [ -s "$skips" ]; then
+    echo "Skipped, and why:"
+    sed 's/^/  /' "$skips"
+fi
 if [ ${#failed[@]} -gt 0 ]; then
     echo "check.sh: failed: ${failed[*]} (of ${stages[*]}); $SECONDS s"
     exit 1

@@ -14,6 +14,7 @@ build_packages=(
 
 # What testing needs besides.
 check_packages=(
+    git             # lists the sources that format and tidy look at
     g++             # the public header compiles as C++ too
     libcmocka-dev   # the unit test framework
     clang           # the second compiler, and libFuzzer

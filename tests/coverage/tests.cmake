@@ -3,6 +3,7 @@
 set(coverage_tests
     test_layout test_ring test_doorbell test_region
     test_intake test_handshake test_session test_request test_listener
+    test_access test_guard test_access_faults test_guard_faults
     test_control test_control_refusals
     test_engine test_engine_order test_engine_limits test_engine_wait
     test_engine_kept test_engine_open
