@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -225,45 +226,80 @@ uint64_t daemon_memfd_bytes(const struct daemon *daemon)
     return sum;
 }
 
-/* What the scheduler says of all threads together: time on a processor, and time in which they
- * wanted one and got none. */
-static void read_schedule(const struct daemon *daemon, uint64_t *ret_run_ns, uint64_t *ret_wait_ns)
+/* What the scheduler says of a thread: its time on a processor, and the time in which it wanted one
+ * and got none. Nothing of one that has just ended. */
+static void read_schedule(pid_t process, pid_t thread, uint64_t *ret_run_ns, uint64_t *ret_wait_ns)
 {
     char path[128];
+    unsigned long long run_ns = 0, wait_ns = 0;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/schedstat", (int)process, (int)thread);
+    FILE *file = fopen(path, "r");
+    if (file && fscanf(file, "%llu %llu", &run_ns, &wait_ns) != 2)
+        run_ns = wait_ns = 0;
+    if (file)
+        fclose(file);
+    *ret_run_ns = run_ns;
+    *ret_wait_ns = wait_ns;
+}
+
+uint64_t thread_starved_ns(pid_t process, pid_t thread)
+{
+    uint64_t run_ns, wait_ns;
+    read_schedule(process, thread, &run_ns, &wait_ns);
+    return wait_ns;
+}
+
+/* Calls `visit` for each thread; the kernel's workers for it count as such. */
+static void visit_threads(const struct daemon *daemon,
+                          void (*visit)(const struct daemon *, pid_t, uint64_t *), uint64_t *sum)
+{
+    char path[64];
     snprintf(path, sizeof path, "/proc/%d/task", (int)daemon->pid);
     DIR *folder = opendir(path);
     assert_non_null(folder);
-    *ret_run_ns = *ret_wait_ns = 0;
-    for (struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
-        unsigned long long run_ns = 0, wait_ns = 0;
-        if (entry->d_name[0] == '.')
-            continue;
-        snprintf(path, sizeof path, "/proc/%d/task/%.32s/schedstat", (int)daemon->pid,
-                 entry->d_name);
-        FILE *file = fopen(path, "r");
-        if (!file)
-            continue; /* a thread of the kernel's that has just ended */
-        if (fscanf(file, "%llu %llu", &run_ns, &wait_ns) == 2) {
-            *ret_run_ns += run_ns;
-            *ret_wait_ns += wait_ns;
-        }
-        fclose(file);
-    }
+    for (struct dirent *entry = readdir(folder); entry; entry = readdir(folder))
+        if (entry->d_name[0] != '.')
+            visit(daemon, (pid_t)strtol(entry->d_name, NULL, 10), sum);
     closedir(folder);
+}
+
+static void add_run(const struct daemon *daemon, pid_t thread, uint64_t *sum)
+{
+    uint64_t run_ns, wait_ns;
+    read_schedule(daemon->pid, thread, &run_ns, &wait_ns);
+    *sum += run_ns;
+}
+
+static bool is_engine(const struct daemon *daemon, pid_t thread)
+{
+    char path[64], name[32] = "";
+    snprintf(path, sizeof path, "/proc/%d/task/%d/comm", (int)daemon->pid, (int)thread);
+    FILE *file = fopen(path, "r");
+    if (file && !fgets(name, sizeof name, file))
+        name[0] = 0;
+    if (file)
+        fclose(file);
+    return strcmp(name, "engine\n") == 0;
+}
+
+static void add_wait(const struct daemon *daemon, pid_t thread, uint64_t *sum)
+{
+    if (thread == daemon->pid || is_engine(daemon, thread))
+        *sum += thread_starved_ns(daemon->pid, thread);
 }
 
 uint64_t daemon_cpu_ns(const struct daemon *daemon)
 {
-    uint64_t run_ns, wait_ns;
-    read_schedule(daemon, &run_ns, &wait_ns);
-    return run_ns;
+    uint64_t sum = 0;
+    visit_threads(daemon, add_run, &sum);
+    return sum;
 }
 
 uint64_t daemon_starved_ns(const struct daemon *daemon)
 {
-    uint64_t run_ns, wait_ns;
-    read_schedule(daemon, &run_ns, &wait_ns);
-    return wait_ns;
+    uint64_t sum = 0;
+    visit_threads(daemon, add_wait, &sum);
+    return sum;
 }
 
 static int is_quiet(const struct agl_client *client)

@@ -60,9 +60,12 @@ uint64_t daemon_shared_bytes(const struct daemon *daemon);
 /* Processor time of all its threads so far. */
 uint64_t daemon_cpu_ns(const struct daemon *daemon);
 
-/* Time in which its threads wanted a processor and got none, so far: what a test that measures may
- * not blame on the daemon. */
+/* Time in which its control thread and its engine, on both of which every client waits, wanted a
+ * processor and got none, so far: what a test that measures may not blame on the daemon. */
 uint64_t daemon_starved_ns(const struct daemon *daemon);
+
+/* The same of any thread. */
+uint64_t thread_starved_ns(pid_t process, pid_t thread);
 
 /* Waits up to five seconds until nobody is connected but the one who asks, nothing runs and all
  * blocks are free; fails the test otherwise. */

@@ -26,7 +26,9 @@ enum {
     CALIBRATION_PHASES = 200,
     PHASE_STEPS_MAX = 20000, /* what waits can take as many instructions as it likes */
     INTERRUPT_STEPS = 2000,
+    FIRST_STEPS = 8,
     STOP_TRIES_MS = 3000,
+    LONG_MS = 30000, /* for what must come, however busy the machine is */
 };
 
 static uint64_t below(struct killer *killer, uint64_t limit)
@@ -65,10 +67,24 @@ static pid_t beget(struct killer *killer, enum victim_phase stop_phase, uint32_t
     return pid;
 }
 
-static void await_first_mark(const struct killer *killer)
+/* Whether it has ended; a stop stays for await_stop() to see. */
+static bool has_ended(pid_t pid)
 {
-    while (!told(&killer->state->marks))
+    siginfo_t info = {.si_pid = 0};
+    waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL);
+    return info.si_pid == pid;
+}
+
+static void await_first_mark(const struct killer *killer, pid_t pid)
+{
+    uint64_t end_ns = agl_now_ns() + (uint64_t)LONG_MS * 1000000;
+    while (!told(&killer->state->marks)) {
+        if (has_ended(pid))
+            fail_victim(killer, "ended by itself", 0);
+        if (agl_now_ns() > end_ns)
+            fail_victim(killer, "never began to live", 0);
         sleep_ns(1000);
+    }
 }
 
 /* ---- stopping and stepping ------------------------------------------------------------------- */
@@ -128,7 +144,7 @@ static void put_down(pid_t pid)
 static void measure_lives(struct killer *killer)
 {
     pid_t pid = beget(killer, VICTIM_BORN, 0);
-    await_first_mark(killer);
+    await_first_mark(killer, pid);
     uint64_t start_ns = agl_now_ns();
     while (told(&killer->state->lives) < CALIBRATION_LIVES) {
         int status = 0;
@@ -172,7 +188,7 @@ static void measure_phases(struct killer *killer)
     for (uint32_t phase = VICTIM_CONNECT; phase < VICTIM_PHASES && killer->may_trace; phase++) {
         pid_t pid = beget(killer, phase, 1);
         if (seize(killer, pid)) {
-            if (!await_stop(killer, pid, 10 * STOP_TRIES_MS))
+            if (!await_stop(killer, pid, LONG_MS))
                 fail_victim(killer, "never came to the phase to be measured", (int)phase);
             measure_phase(killer, pid);
         }
@@ -234,25 +250,30 @@ static pid_t beget_traced(struct killer *killer, enum victim_phase stop_phase, u
     return pid;
 }
 
-static void live_for_a_while(struct killer *killer)
+static void live_for_a_while(struct killer *killer, pid_t pid)
 {
-    await_first_mark(killer);
+    await_first_mark(killer, pid);
     sleep_ns(below(killer, killer->life_ns + 1));
 }
 
 static pid_t aim_by_delay(struct killer *killer)
 {
     pid_t pid = beget(killer, VICTIM_BORN, 0);
-    live_for_a_while(killer);
+    live_for_a_while(killer, pid);
     return pid;
 }
 
+/* One phase after the other, so that each has its turns: the first time at its very begin, where it
+ * is sure to die in this one; then anywhere in its length, or in what comes after a shorter one. */
 static pid_t aim_from_mark(struct killer *killer, struct kill *kill_)
 {
-    enum victim_phase phase = 1 + (enum victim_phase)below(killer, VICTIM_PHASES - 1);
-    pid_t pid = beget_traced(killer, phase, 1 + (uint32_t)below(killer, 2));
-    if (await_stop(killer, pid, STOP_TRIES_MS))
-        step_to_place(killer, pid, (uint32_t)below(killer, killer->phase_steps[phase] + 1), kill_);
+    enum victim_phase phase = 1 + (enum victim_phase)(killer->marked % (VICTIM_PHASES - 1));
+    bool is_first = killer->marked++ < VICTIM_PHASES - 1;
+    uint32_t length = is_first ? FIRST_STEPS : killer->phase_steps[phase] + 1;
+    uint32_t stop_count = is_first ? 1 : 1 + (uint32_t)below(killer, 2);
+    pid_t pid = beget_traced(killer, phase, stop_count);
+    if (await_stop(killer, pid, is_first ? LONG_MS : STOP_TRIES_MS))
+        step_to_place(killer, pid, (uint32_t)below(killer, length), kill_);
     else
         kill_->way = KILLER_DELAY; /* a long one: the phase did not come in time */
     return pid;
@@ -261,7 +282,7 @@ static pid_t aim_from_mark(struct killer *killer, struct kill *kill_)
 static pid_t aim_from_interrupt(struct killer *killer, struct kill *kill_)
 {
     pid_t pid = beget_traced(killer, VICTIM_BORN, 0);
-    live_for_a_while(killer);
+    live_for_a_while(killer, pid);
     if (ptrace(PTRACE_INTERRUPT, pid, NULL, NULL) < 0)
         fail_msg("cannot interrupt a victim: %s", strerror(errno));
     if (!await_stop(killer, pid, STOP_TRIES_MS))

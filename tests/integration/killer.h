@@ -23,6 +23,7 @@ struct killer {
     unsigned seed;
     bool may_trace;                       /* the kernel lets us stop and step a child */
     uint64_t life_ns;                     /* how long a life takes on the average */
+    uint32_t marked;                      /* kills aimed from a phase so far */
     uint32_t phase_steps[VICTIM_PHASES];  /* how many instructions a phase took at the most */
     uintptr_t library_start, library_end; /* libautoglm's code in the victim */
 };

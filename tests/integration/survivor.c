@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "tests/integration/daemon.h"
 #include "tests/support/test.h"
 
 enum { MS = 1000000, TIMEOUT_NS = 20 * MS, SPIN_NS = 5 * MS, ANSWER_MS = 20000, LONG_ANSWER = 900 };
@@ -47,6 +49,13 @@ static bool is_killed(const struct survivor *survivor)
 static void pause_ns(long ns)
 {
     nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
+}
+
+static void note_answer(struct survivor *survivor)
+{
+    survivor->answer_ns = agl_now_ns();
+    if (is_killed(survivor))
+        survivor->starved_ns = thread_starved_ns(getpid(), survivor->thread_id);
 }
 
 /* ---- requests, remembered -------------------------------------------------------------------- */
@@ -274,7 +283,7 @@ static int connect_in_a_loop(struct survivor *survivor)
         struct agl_client *client = NULL;
         int err = agl_connect(&client, &options);
         bool was_killed = is_killed(survivor);
-        survivor->answer_ns = agl_now_ns();
+        note_answer(survivor);
         if (err < 0 && (!was_killed || (err != -EPIPE && err != -ECONNREFUSED && err != -ENOENT)))
             return complain(survivor, "agl_connect", err);
         agl_close(client);
@@ -380,7 +389,7 @@ static int survive(struct survivor *survivor)
         err = wait_with(survivor, TIMEOUT_NS);
     } else {
         err = live_on(survivor);
-        survivor->answer_ns = agl_now_ns();
+        note_answer(survivor);
     }
     if (err != -EPIPE)
         return complain(survivor, "the answer is not -EPIPE", err);
@@ -408,6 +417,7 @@ static bool await_round(const struct survivor *survivor, uint32_t number)
 static void *run(void *argument)
 {
     struct survivor *survivor = argument;
+    survivor->thread_id = gettid();
     int err = begin_anew(survivor);
     for (uint32_t number = 1; err == 0; number++) {
         enter_next_stage(survivor); /* SURVIVOR_DONE */

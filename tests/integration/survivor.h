@@ -69,9 +69,11 @@ struct survivor {
     /* For the test to read: what is not atomic once the survivor has come to SURVIVOR_DONE. */
     _Atomic uint32_t progress; /* round * SURVIVOR_STAGES + enum survivor_stage */
     _Atomic uint32_t has_failed;
-    uint64_t answer_ns; /* when this round's definite answer came */
-    uint32_t states[4]; /* of its requests in all rounds, by enum agl_request_state */
-    uint32_t refusals;  /* SURVIVOR_CONNECT: how often the answer was an error */
+    _Atomic pid_t thread_id;
+    uint64_t answer_ns;  /* when this round's definite answer came */
+    uint64_t starved_ns; /* thread_starved_ns() then */
+    uint32_t states[4];  /* of its requests in all rounds, by enum agl_request_state */
+    uint32_t refusals;   /* SURVIVOR_CONNECT: how often the answer was an error */
     char failure[256];
 };
 

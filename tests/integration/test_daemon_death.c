@@ -26,12 +26,14 @@
 
 enum { MS = 1000000, SURVIVORS = 50, LIVE_NS_MAX = 20 * MS };
 
-/* The promise is a second. It cannot be kept before the kernel has closed the dead daemon's
- * sockets, which it does in workers of its own (they take its io_uring apart) and, on a machine
- * that is busy with other things, after seconds. So a bare poll() on a bare connection tells when
- * that was, and nobody may need a second more. Besides, one answer in a hundred may be late for
- * want of a processor; none by more than the watchdog's patience. */
-static const uint64_t promised_ns = 1000ull * MS, patience_ns = 60000ull * MS;
+/* The promise is a second, for each client. It cannot be kept before the kernel has closed the dead
+ * daemon's sockets, which it does in workers of its own (they take its io_uring apart) and, on a
+ * machine that is busy with other things, after seconds. So a bare poll() on a bare connection
+ * tells when that was; nobody may need a second more, but for the time in which its own thread
+ * wanted a processor and got none. All of it together has a bound far above what such a machine
+ * adds. */
+static const uint64_t promised_ns = 1000ull * MS * AGL_SLOWNESS,
+                      bound_ns = 20000ull * MS * AGL_SLOWNESS, patience_ns = 60000ull * MS;
 
 static const char *const flags[] = {
     "--model",   "echo=echo:", "--model",       "story=" AGL_SOURCE_DIR "/models/story-glm",
@@ -62,9 +64,11 @@ struct stage {
     struct canary canary;
     uint64_t *answers_ns; /* [rounds * SURVIVORS]: kill() until the client was told */
     uint32_t answer_count;
-    uint32_t late;          /* more than the promise after kill() */
-    uint32_t own_late;      /* ... and after the kernel has told the canary */
-    uint64_t canary_ns_max; /* kill() until then */
+    uint32_t late;     /* more than the promise after kill() */
+    uint32_t own_late; /* ... and by the client's own part */
+    uint64_t own_ns_max;
+    uint64_t starved_ns[SURVIVORS]; /* thread_starved_ns() at kill() */
+    uint64_t canary_ns_max;         /* kill() until then */
     uint64_t way_ns_max[SURVIVOR_WAYS];
     uint64_t back_ns_max; /* kill() until the last survivor has its answers from the next daemon */
 };
@@ -227,8 +231,12 @@ static void note_answers(struct stage *stage, uint64_t kill_ns)
         assert_true(survivor->answer_ns >= kill_ns);
         uint64_t took_ns = survivor->answer_ns - kill_ns;
         stage->answers_ns[stage->answer_count++] = took_ns;
+        uint64_t excused_ns = canary_ns + survivor->starved_ns - stage->starved_ns[i];
+        uint64_t own_ns = took_ns > excused_ns ? took_ns - excused_ns : 0;
         stage->late += took_ns > promised_ns;
-        stage->own_late += took_ns > canary_ns + promised_ns;
+        stage->own_late += own_ns > promised_ns;
+        if (own_ns > stage->own_ns_max)
+            stage->own_ns_max = own_ns;
         if (took_ns > stage->way_ns_max[survivor->way])
             stage->way_ns_max[survivor->way] = took_ns;
     }
@@ -247,6 +255,8 @@ static void run_round(struct stage *stage, uint32_t round)
     sleep_ns((uint64_t)rand_r(&dice) % LIVE_NS_MAX);
 
     uint32_t old_pid = (uint32_t)daemon->pid;
+    for (uint32_t i = 0; i < SURVIVORS; i++)
+        stage->starved_ns[i] = thread_starved_ns(getpid(), stage->survivors[i].thread_id);
     uint64_t kill_ns = agl_now_ns();
     atomic_store_explicit(&stage->world.kill_ns, kill_ns, memory_order_release);
     daemon_die(daemon);
@@ -267,6 +277,7 @@ static int by_value(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
+/* Sorts the answers. */
 static void print_figures(struct stage *stage)
 {
     uint32_t states[4] = {0}, refusals = 0;
@@ -280,21 +291,39 @@ static void print_figures(struct stage *stage)
     qsort(answers_ns, count, sizeof *answers_ns, by_value);
     printf("daemon death: %u kills with %d clients; told after p50 %.1f, p99 %.1f, max %.1f ms "
            "(a bare poll at the latest after %.1f), %u over 1 s, %u of them by more than the "
-           "kernel's part; requests lost: %u not accepted, %u running, %u kept, as the events had "
+           "client's own part (%.1f ms at the most); requests lost: %u not accepted, %u running, "
+           "%u kept, as the events had "
            "said; "
            "%u of %u calls of agl_connect refused; everybody answered by the next daemon after "
            "%.0f ms at the most; seed %u\n",
            rounds, SURVIVORS, (double)answers_ns[count / 2] * 1e-6,
            (double)answers_ns[(uint64_t)count * 99 / 100] * 1e-6,
            (double)answers_ns[count - 1] * 1e-6, (double)stage->canary_ns_max * 1e-6, stage->late,
-           stage->own_late, states[AGL_REQUEST_SUBMITTED], states[AGL_REQUEST_RUNNING],
-           states[AGL_REQUEST_KEPT], refusals, rounds * crowd[SURVIVOR_CONNECT],
-           (double)stage->back_ns_max * 1e-6, seed);
+           stage->own_late, (double)stage->own_ns_max * 1e-6, states[AGL_REQUEST_SUBMITTED],
+           states[AGL_REQUEST_RUNNING], states[AGL_REQUEST_KEPT], refusals,
+           rounds * crowd[SURVIVOR_CONNECT], (double)stage->back_ns_max * 1e-6, seed);
     printf("daemon death: told at the latest, in ms:");
     for (int way = 0; way < SURVIVOR_WAYS; way++)
         printf("%s %s %.1f", way ? "," : "", survivor_way_names[way],
                (double)stage->way_ns_max[way] * 1e-6);
     printf("\n");
+}
+
+/* The deaths were anywhere: each way of waiting was surprised, with requests in each state. */
+static void check_figures(const struct stage *stage)
+{
+    uint32_t states[4] = {0};
+    assert_int_equal(stage->answer_count, rounds * SURVIVORS);
+    assert_int_equal(stage->own_late, 0);
+    assert_true(stage->answers_ns[stage->answer_count - 1] <= bound_ns);
+    for (int way = 0; way < SURVIVOR_WAYS; way++)
+        assert_true(stage->way_ns_max[way] > 0);
+    for (uint32_t i = 0; i < SURVIVORS; i++)
+        for (int state = 0; state < 4; state++)
+            states[state] += stage->survivors[i].states[state];
+    assert_true(states[AGL_REQUEST_SUBMITTED] > 0);
+    assert_true(states[AGL_REQUEST_RUNNING] > 0);
+    assert_true(states[AGL_REQUEST_KEPT] > 0);
 }
 
 /* ---- the tests ------------------------------------------------------------------------------- */
@@ -330,8 +359,7 @@ static void clients_survive_their_daemon(void **state)
         run_round(&stage, round);
     end_crowd(&stage);
     print_figures(&stage);
-
-    assert_true(stage.own_late * 100 <= rounds * SURVIVORS);
+    check_figures(&stage);
     assert_int_equal(test_open_descriptors(), descriptors);
     assert_int_equal(own_session_mappings(), 0);
     daemon_wait_quiet(&stage.daemon);
