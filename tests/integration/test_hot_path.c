@@ -14,6 +14,11 @@
 
 enum { WARM_UP = 500, TRIPS = 10000, TOKENS = 3, PROMPT = 4 };
 
+/* Where the daemon stands still for 100 ms, the client looks whether it lives. That is the
+ * machine's doing, and on one that is not overloaded some trips of a few seconds see it a few times
+ * at most. */
+enum { LOOKS_MAX = 10, TRIES = 5 };
+
 static const char *const spin_flags[] = {"--model", "echo=echo:", "--wait", "spin", NULL};
 static bool is_counting;
 static uint32_t calls;
@@ -110,7 +115,7 @@ static void neither_memory_nor_locks_are_asked_for(void **state)
 {
     struct daemon daemon;
     if (IS_SANITIZED)
-        skip(); /* they wrap the same functions */
+        test_skip("sanitizers wrap the same functions");
     daemon_start(&daemon, spin_flags);
     struct agl_client *client = connect_spinning(daemon.socket_path);
     assert_non_null(client);
@@ -125,6 +130,8 @@ static void neither_memory_nor_locks_are_asked_for(void **state)
     assert_int_equal(daemon_stop(&daemon), 0);
 }
 
+enum { NO_STRACE = 127 };
+
 static pid_t start_strace(const char *socket_path, const char *output)
 {
     char self[4096];
@@ -135,7 +142,7 @@ static pid_t start_strace(const char *socket_path, const char *output)
     assert_true(child >= 0);
     if (child == 0) {
         execlp("strace", "strace", "-f", "-o", output, self, "--traced", socket_path, (char *)NULL);
-        _exit(127);
+        _exit(errno == ENOENT ? NO_STRACE : 1);
     }
     return child;
 }
@@ -153,33 +160,41 @@ static uint32_t count_between_marks(const char *text)
     return lines - 1;
 }
 
+/* The system calls of all trips; -1: there is no strace. One that is there must do its work. */
+static int64_t count_calls(const struct daemon *daemon)
+{
+    char output[4300];
+    int status;
+    snprintf(output, sizeof output, "%s/strace", daemon->folder);
+    pid_t child = start_strace(daemon->socket_path, output);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == NO_STRACE)
+        return -1;
+    if (status != 0)
+        fail_msg("strace, or what it watched, ended with status %#x", status);
+    char *text = test_read_file(output, NULL);
+    uint32_t seen = count_between_marks(text);
+    free(text);
+    unlink(output);
+    printf("strace: %u system calls in %d requests of %d events\n", seen, TRIPS, TOKENS + 2);
+    return seen;
+}
+
 static void strace_sees_no_system_call(void **state)
 {
     struct daemon daemon;
-    char output[4300];
-    size_t bytes;
-    int status;
     if (IS_SANITIZED)
-        skip(); /* they make system calls of their own */
+        test_skip("sanitizers make system calls of their own");
     daemon_start(&daemon, spin_flags);
-    snprintf(output, sizeof output, "%s/strace", daemon.folder);
-    pid_t child = start_strace(daemon.socket_path, output);
-    assert_int_equal(waitpid(child, &status, 0), child);
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-        fprintf(stderr, "*** SKIPPED: strace is not here, or may not trace (exit status %d)\n",
-                status);
-        daemon_kill(&daemon);
-        skip();
+    int64_t least = count_calls(&daemon);
+    for (int i = 1; i < TRIES && least > LOOKS_MAX; i++) {
+        int64_t seen = count_calls(&daemon);
+        least = seen < least ? seen : least;
     }
-    char *text = test_read_file(output, &bytes);
-    uint32_t seen = count_between_marks(text);
-    printf("strace: %u system calls in %d requests of %d events\n", seen, TRIPS, TOKENS + 2);
-    /* Where the daemon stood still for 100 ms, the client looks whether it lives; that is the
-     * machine's doing. A call in each request would be 10,000. */
-    assert_true(seen < TRIPS / 50);
-    free(text);
-    unlink(output);
     assert_int_equal(daemon_stop(&daemon), 0);
+    if (least < 0)
+        test_skip("there is no strace here");
+    assert_true(least <= LOOKS_MAX);
 }
 
 int main(int argc, char **argv)

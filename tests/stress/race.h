@@ -21,13 +21,20 @@
 enum { RACE_ECHO = 0, RACE_STORY = 1, RACE_MODELS = 2 };
 enum { RACE_JOBS = 16, RACE_PROMPT_MAX = 48, RACE_ANSWER_MAX = 16 };
 
+enum { RACE_HABITS = 6, RACE_STROKES = 11 };
+
+/* What one habit has done. */
+struct race_habit_tally {
+    _Atomic uint64_t submissions;           /* published by its speaker */
+    _Atomic uint64_t sessions;              /* handshakes that ended with READY */
+    _Atomic uint64_t ended;                 /* of these, by the daemon */
+    _Atomic uint64_t strokes[RACE_STROKES]; /* written by its racing threads, by kind */
+};
+
 /* Counted by the children, in memory that they share with the test. All relaxed: sums. */
 struct race_tally {
-    _Atomic uint64_t submissions; /* published by speakers */
-    _Atomic uint64_t strokes;     /* written by racing threads */
-    _Atomic uint64_t sessions;    /* handshakes that ended with READY */
-    _Atomic uint64_t ended;       /* of these, by the daemon */
-    _Atomic uint64_t turned_away; /* handshakes that did not */
+    struct race_habit_tally habits[RACE_HABITS];
+    _Atomic uint64_t turned_away; /* handshakes that did not end with READY */
     _Atomic uint64_t tokens;      /* that the daemon computed for the hostile */
     _Atomic uint64_t halts;       /* stopped in the middle of a publication */
     _Atomic uint64_t answers;     /* compared by witnesses */
@@ -66,8 +73,14 @@ _Noreturn void race_witness(const struct race *race, uint32_t seed);
 
 /* ---- race_gang.c ----------------------------------------------------------------------------- */
 
-enum { RACE_HABITS = 6 };
 const char *race_habit_name(uint32_t habit);
+const char *race_stroke_name(uint32_t stroke);
+
+/* Whether it belongs to the habit. */
+bool race_has_stroke(uint32_t habit, uint32_t stroke);
+
+/* Whether it says or becomes what is wrong so often that the daemon must end it. */
+bool race_is_wrong(uint32_t habit);
 
 /* Runs until it is killed. */
 _Noreturn void race_gang(const struct race *race, uint32_t habit, uint32_t seed);

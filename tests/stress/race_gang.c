@@ -209,7 +209,7 @@ static int push(struct gang *gang, const struct submission *submission)
     /* release: as ring_push(); what is right has to arrive as such. */
     atomic_store_explicit((_Atomic uint32_t *)(void *)slot, writer->tail, memory_order_release);
     atomic_store_explicit(&gang->target.tail, writer->tail, memory_order_relaxed);
-    race_count(&gang->tally->submissions, 1);
+    race_count(&gang->target.tally->submissions, 1);
     return 0;
 }
 
@@ -343,7 +343,7 @@ static int enter(struct gang *gang)
         return err;
     }
     move_in(gang);
-    race_count(&gang->tally->sessions, 1);
+    race_count(&gang->target.tally->sessions, 1);
     return 0;
 }
 
@@ -362,7 +362,7 @@ static void live(struct gang *gang)
         ring(gang);
         listen_to_daemon(gang);
         if (turn % LOOK_AFTER == 0 && is_over(gang)) {
-            race_count(&gang->tally->ended, 1);
+            race_count(&gang->target.tally->ended, 1);
             return;
         }
     }
@@ -373,12 +373,23 @@ const char *race_habit_name(uint32_t habit)
     return habits[habit].name;
 }
 
+bool race_is_wrong(uint32_t habit)
+{
+    return habits[habit].wrong > 1 || habits[habit].weights[STROKE_FLIP_PROMPT] > 0;
+}
+
+bool race_has_stroke(uint32_t habit, uint32_t stroke)
+{
+    return habits[habit].weights[stroke] > 0;
+}
+
 _Noreturn void race_gang(const struct race *race, uint32_t habit, uint32_t seed)
 {
     static struct gang gang;
     const struct geometry geometry = GANG_GEOMETRY;
     gang.target.race = race;
     gang.target.habit = &habits[habit];
+    gang.target.tally = &race->tally->habits[habit];
     gang.tally = race->tally;
     gang.random = seed;
     gang.target.doorbell = open("/dev/null", O_RDWR | O_CLOEXEC);

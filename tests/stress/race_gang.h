@@ -11,6 +11,7 @@
 #ifndef AGL_TESTS_STRESS_RACE_GANG_H
 #define AGL_TESTS_STRESS_RACE_GANG_H
 
+#include <assert.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -47,6 +48,7 @@ enum stroke {
     STROKE_ANYWHERE, /* any word of the half */
     STROKES,
 };
+static_assert((int)STROKES == (int)RACE_STROKES, "race.h counts them");
 
 struct habit {
     const char *name;
@@ -62,6 +64,7 @@ struct habit {
 struct gang_target {
     const struct race *race;
     const struct habit *habit;
+    struct race_habit_tally *tally;
     uint8_t *half; /* always the same address */
     int doorbell;  /* always the same number */
 

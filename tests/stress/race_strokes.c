@@ -273,6 +273,25 @@ static void change_anything(struct racer *racer)
              gang_wild(&racer->random));
 }
 
+static const char *const stroke_names[STROKES] = {
+    [STROKE_RIGHT_FIELD] = "right field",
+    [STROKE_WILD_FIELD] = "wild field",
+    [STROKE_NUMBER] = "number",
+    [STROKE_PROMPT] = "prompt",
+    [STROKE_FLIP_PROMPT] = "flipped prompt",
+    [STROKE_FLIP_FIELD] = "flipped field",
+    [STROKE_EVENT_CURSOR] = "event cursor",
+    [STROKE_OUTPUT_CURSOR] = "output cursor",
+    [STROKE_SLEEP] = "sleep word",
+    [STROKE_BELL] = "bell",
+    [STROKE_ANYWHERE] = "anywhere",
+};
+
+const char *race_stroke_name(uint32_t stroke)
+{
+    return stroke_names[stroke];
+}
+
 static void (*const stroke_functions[STROKES])(struct racer *) = {
     [STROKE_RIGHT_FIELD] = change_right_field,
     [STROKE_WILD_FIELD] = change_wild_field,
@@ -294,15 +313,18 @@ static void pause_a_little(struct racer *racer)
               NULL);
 }
 
-static void strike(struct racer *racer, uint32_t weights_sum)
+/* Counts it in `counts`. */
+static void strike(struct racer *racer, uint32_t weights_sum, uint64_t *counts)
 {
     const uint32_t *weights = racer->target->habit->weights;
     uint32_t choice = gang_below(&racer->random, weights_sum);
     uint32_t stroke = 0;
     while (choice >= weights[stroke])
         choice -= weights[stroke++];
-    if (stroke != STROKE_BELL || racer->has_bell)
-        stroke_functions[stroke](racer);
+    if (stroke == STROKE_BELL && !racer->has_bell)
+        return;
+    stroke_functions[stroke](racer);
+    counts[stroke]++;
 }
 
 static void *run_racer(void *argument)
@@ -312,10 +334,11 @@ static void *run_racer(void *argument)
     for (uint32_t i = 0; i < STROKES; i++)
         weights_sum += racer->target->habit->weights[i];
     for (;;) {
-        uint32_t strokes = 1u << gang_below(&racer->random, 14);
-        for (uint32_t i = 0; i < strokes; i++)
-            strike(racer, weights_sum);
-        race_count(&racer->target->race->tally->strokes, strokes);
+        uint64_t counts[STROKES] = {0};
+        for (uint32_t i = 1u << gang_below(&racer->random, 14); i > 0; i--)
+            strike(racer, weights_sum, counts);
+        for (uint32_t i = 0; i < STROKES; i++)
+            race_count(&racer->target->tally->strokes[i], counts[i]);
         pause_a_little(racer);
     }
     return NULL;

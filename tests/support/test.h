@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <cmocka.h>
 
@@ -24,6 +25,13 @@ void test_write_file(const char *folder, const char *name, const void *bytes, si
 
 /* Reads a whole file into malloc'd memory, with a NUL behind it; fails the test if it cannot. */
 char *test_read_file(const char *path, size_t *ret_size);
+
+/* Skips the test, and says why in a line that tools/check.sh finds. */
+#define test_skip(why)                               \
+    do {                                             \
+        fprintf(stderr, "*** SKIPPED: %s\n", (why)); \
+        skip();                                      \
+    } while (0)
 
 /* The path of a file of the shared test data (folder "shared" beside the checkout, or
  * $AGL_SHARED_DATA), in ret_path [4096 bytes]. 1: it is there; 0: it is not, and a loud line on

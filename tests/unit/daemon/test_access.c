@@ -84,7 +84,7 @@ static int try_with_groups(size_t count, gid_t first, const char *groups)
 static void every_group_of_a_client_counts(void **state)
 {
     if (getuid() != 0)
-        skip(); /* only root can choose its groups */
+        test_skip("only root can choose its groups");
     assert_int_equal(try_with_groups(3, 61000, "61002"), 1);
     assert_int_equal(try_with_groups(3, 61000, "61003"), 0);
     assert_int_equal(try_with_groups(3, 61000, "60999"), 1); /* the first one */

@@ -84,7 +84,7 @@ static int death_of(volatile const uint8_t *address)
 static void a_bus_error_that_is_sent_ends_the_process(void **state)
 {
     if (IS_SANITIZED)
-        skip();
+        test_skip("the sanitizer has a handler of its own");
     signal(SIGBUS, SIG_DFL);
     assert_int_equal(guard_open(1), 0);
     pid_t child = fork();
@@ -103,7 +103,7 @@ static void a_bus_error_that_is_sent_ends_the_process(void **state)
 static void any_other_bus_error_still_ends_the_process(void **state)
 {
     if (IS_SANITIZED)
-        skip();              /* it has a handler of its own, and so the last word */
+        test_skip("the sanitizer has a handler of its own, and so the last word");
     signal(SIGBUS, SIG_DFL); /* cmocka has one, too */
     assert_int_equal(guard_open(1), 0);
     volatile uint8_t *guarded = map_nothing(NULL, BYTES);
