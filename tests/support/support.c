@@ -8,7 +8,42 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = 4096 };
+enum { PATH_BYTES = 4096, MADE_MAX = 64, MADE_BYTES = 256 };
+
+/* The folders that this process has made and not removed: a failed test never comes to it. */
+static struct {
+    pid_t pid;
+    char paths[MADE_MAX][MADE_BYTES]; /* "": none */
+} made;
+
+static void remove_made(void)
+{
+    for (int i = 0; i < MADE_MAX && made.pid == getpid(); i++)
+        if (*made.paths[i])
+            test_remove_folder(made.paths[i]);
+}
+
+/* One that is too long, or too many, are left to whoever removes them rightly. */
+static void remember_made(const char *path)
+{
+    if (made.pid != getpid()) { /* the first time, or in a child */
+        memset(&made, 0, sizeof made);
+        made.pid = getpid();
+        atexit(remove_made);
+    }
+    for (int i = 0; i < MADE_MAX && strlen(path) < MADE_BYTES; i++)
+        if (!*made.paths[i]) {
+            strcpy(made.paths[i], path);
+            return;
+        }
+}
+
+static void forget_made(const char *path)
+{
+    for (int i = 0; i < MADE_MAX; i++)
+        if (strcmp(made.paths[i], path) == 0)
+            made.paths[i][0] = 0;
+}
 
 void test_folder(char *ret_path)
 {
@@ -16,6 +51,7 @@ void test_folder(char *ret_path)
     snprintf(ret_path, PATH_BYTES, "%s/autoglm-test-XXXXXX", base && *base ? base : "/tmp");
     if (!mkdtemp(ret_path))
         fail_msg("cannot make a temporary folder %s", ret_path);
+    remember_made(ret_path);
 }
 
 static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *where)
@@ -29,6 +65,7 @@ static int remove_entry(const char *path, const struct stat *status, int kind, s
 void test_remove_folder(const char *path)
 {
     nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    forget_made(path);
 }
 
 void test_write_file(const char *folder, const char *name, const void *bytes, size_t size)

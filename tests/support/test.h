@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 /* Makes a temporary folder and returns its path in ret_path [4096 bytes]; fails the test if it
- * cannot. */
+ * cannot. What the test has not removed, the end of its process does. */
 void test_folder(char *ret_path);
 
 /* Removes a folder and everything in it. */
