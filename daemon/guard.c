@@ -39,8 +39,9 @@ static struct place read_place(const struct guard_entry *entry)
     /* acquire: pairs with the release of the size in guard_add(); a newer size comes with the end
      * of the base before it, which the next load then sees. */
     uint64_t bytes = atomic_load_explicit(&entry->bytes, memory_order_acquire);
+    /* unreached: the other thread would have to come between two loads */
     if (atomic_load_explicit(&entry->base, memory_order_relaxed) != base)
-        return (struct place){0};
+        return (struct place){0}; /* unreached: as above */
     return (struct place){.base = base, .bytes = bytes};
 }
 
