@@ -213,7 +213,8 @@ void connection_open(struct connections *all, int socket_fd)
     connection->peer = PEER_EMPTY;
     connection->socket_fd = socket_fd;
     connection->daemon_half = REGION_EMPTY;
-    connection->half_fd = connection->doorbell_fd = -1;
+    connection->half_mark = (struct half_mark){.owner = connection, .number = -1};
+    connection->strange_fd = connection->doorbell_fd = -1;
     connection->state = CONNECTION_HELLO;
     add(all, connection);
     if (identify(connection) == 0 && admit(connection) == 0) {
@@ -255,6 +256,7 @@ void connections_retry(struct connections *all)
         connection_settle(at);
     }
     connections_keep_sweeping(all);
+    connections_watch_halves(all);
 }
 
 void connections_refuse_new(struct connections *all)

@@ -17,6 +17,7 @@
 #include "daemon/board.h"
 #include "daemon/config.h"
 #include "daemon/engine.h"
+#include "daemon/half_watch.h"
 #include "daemon/handshake.h"
 #include "daemon/loop.h"
 #include "daemon/users.h"
@@ -55,16 +56,19 @@ struct connections {
     uint32_t next_number;
     uint32_t awaiting_engine; /* in ENTERING or LEAVING, to be tried again */
 
-    uint32_t remaining; /* of `count`: in REMAINS, looked at again and again (connection_end.c) */
-    uint32_t open_sockets; /* of `remaining`: for the undertaker */
-    struct loop_op sweep;
-    uint64_t sweep_ns; /* until the next look */
-    bool is_closing;   /* nobody looks again */
+    uint32_t remaining; /* of `count`: in REMAINS (connection_end.c) */
+    uint32_t to_close;  /* of `remaining`: with a socket for the undertaker, or a strange_fd */
+    struct loop_op sweep, half_gone;
+    struct half_watch half_watch;
+    bool is_closing; /* nobody looks again */
 
     uint64_t refusals_since_ns; /* one second of log lines begins: refusals, broken contracts */
     uint32_t refusals_logged;
     uint64_t refusals_unlogged;
 };
+
+/* Before the first client; closed by connections_forget(). *failure says what the system lacks. */
+int connections_open(struct connections *all, struct failure *failure);
 
 /* Begins with a socket from accept(), which it owns from then on. */
 void connection_open(struct connections *all, int socket_fd);

@@ -8,14 +8,16 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "daemon/connection_state.h"
 #include "daemon/undertaker.h"
 
-/* How long until what remains is looked at again; longer as long as nothing goes. */
-static const uint64_t sweep_first_ns = 20000000, sweep_last_ns = 1000000000;
+/* How often sockets that wait for the undertaker are looked at. */
+static const uint64_t sweep_ns = 50000000;
 /* Closing a socket with something unread in it takes our last word away from a peer that has not
  * read it yet; so long has it. */
 static const uint64_t farewell_ns = 200000000;
@@ -36,8 +38,8 @@ static void release(struct connection *connection)
 
 static bool is_over(const struct connection *connection)
 {
-    return connection->socket_fd < 0 && connection->half_fd < 0 &&
-           !loop_op_active(&connection->burial);
+    return connection->socket_fd < 0 && connection->strange_fd < 0 &&
+           connection->half_mark.number < 0 && !loop_op_active(&connection->burial);
 }
 
 /* A connection that remains may go now. Whether it did. */
@@ -52,11 +54,31 @@ static bool try_release(struct connection *connection)
 
 /* ---- burials --------------------------------------------------------------------------------- */
 
+static bool can_be_closed(const struct connection *connection)
+{
+    return connection->state == CONNECTION_REMAINS && !loop_op_active(&connection->burial) &&
+           (connection->socket_fd >= 0 || connection->strange_fd >= 0);
+}
+
 static void on_buried(struct loop_op *op, int result)
 {
     struct connection *connection = op->owner;
     connection->user->burying--;
+    connection->all->to_close += can_be_closed(connection);
     try_release(connection);
+}
+
+static void try_bury(struct connection *connection)
+{
+    connection->burial = (struct loop_op){.handler = on_buried, .owner = connection};
+    int err = loop_close_fd(connection->all->loop, &connection->burial, connection->strange_fd);
+    if (err == -EAGAIN)
+        return; /* the next sweep tries again */
+    if (err < 0)
+        close(connection->strange_fd); /* an io_uring: nobody makes that wait */
+    else
+        connection->user->burying++;
+    connection->strange_fd = -1;
 }
 
 /* The packet that brought it stays in the socket, so that the last close is the undertaker's and
@@ -65,26 +87,48 @@ void connection_bury(struct connection *connection, int fd)
 {
     if (fd < 0)
         return;
-    connection->burial = (struct loop_op){.handler = on_buried, .owner = connection};
-    if (!handshake_closes_at_once(fd, client_half_bytes(&connection->geometry)) &&
-        loop_close_fd(connection->all->loop, &connection->burial, fd) == 0)
-        connection->user->burying++;
-    else
-        close(fd); /* memory; or an io_uring, or no room in the loop */
-}
-
-/* ---- what remains ---------------------------------------------------------------------------- */
-
-/* Whether the client gave the daemon's half back, so that its pages are gone, too. */
-static void look_at_half(struct connection *connection)
-{
-    if (connection->half_fd >= 0 && region_is_alone(connection->half_fd)) {
-        close(connection->half_fd);
-        connection->half_fd = -1;
+    if (handshake_closes_at_once(fd, client_half_bytes(&connection->geometry))) {
+        close(fd);
+        return;
     }
-    if (connection->half_fd < 0 && connection->memory_bytes)
-        connection_hold(connection, 0);
+    connection->strange_fd = fd;
+    try_bury(connection);
 }
+
+/* ---- halves ---------------------------------------------------------------------------------- */
+
+bool connections_take_gone_halves(struct connections *all)
+{
+    struct half_mark *mark;
+    bool is_any_gone = false;
+    while ((mark = half_watch_next(&all->half_watch))) {
+        struct connection *connection = mark->owner;
+        if (connection->state == CONNECTION_REMAINS)
+            connection_hold(connection, 0);
+        try_release(connection);
+        is_any_gone = true;
+    }
+    return is_any_gone;
+}
+
+static void on_half_gone(struct loop_op *op, int result)
+{
+    struct connections *all = op->owner;
+    if (all->is_closing)
+        return;
+    connections_take_gone_halves(all);
+    connections_watch_halves(all); /* or at the next turn */
+}
+
+int connections_watch_halves(struct connections *all)
+{
+    if (all->is_closing || loop_op_active(&all->half_gone))
+        return 0;
+    all->half_gone = (struct loop_op){.handler = on_half_gone, .owner = all};
+    return loop_poll(all->loop, &all->half_gone, all->half_watch.fd, POLLIN);
+}
+
+/* ---- sockets --------------------------------------------------------------------------------- */
 
 static void close_sockets(struct connection *const *connections, uint32_t count)
 {
@@ -93,19 +137,19 @@ static void close_sockets(struct connection *const *connections, uint32_t count)
         fds[i] = connections[i]->socket_fd;
     if (count == 0 || undertaker_close(fds, count) < 0)
         return; /* the next sweep tries again */
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
         connections[i]->socket_fd = -1;
-    connections[0]->all->open_sockets -= count;
+        connections[i]->all->to_close -= !can_be_closed(connections[i]);
+    }
 }
 
-/* Those of connections that ended at that time or before. */
+/* Those of connections that ended at that time or before. Releases none. */
 static void close_sockets_of(struct connections *all, uint64_t closed_ns)
 {
     struct connection *batch[CONNECTION_SOCKETS_AT_ONCE];
     uint32_t count = 0;
-    for (struct connection *at = all->first; at && all->open_sockets > count; at = at->next) {
-        if (at->state != CONNECTION_REMAINS || at->socket_fd < 0 || at->closed_ns > closed_ns ||
-            loop_op_active(&at->burial))
+    for (struct connection *at = all->first; at; at = at->next) {
+        if (!can_be_closed(at) || at->socket_fd < 0 || at->closed_ns > closed_ns)
             continue;
         batch[count++] = at;
         if (count == CONNECTION_SOCKETS_AT_ONCE) {
@@ -116,38 +160,35 @@ static void close_sockets_of(struct connections *all, uint64_t closed_ns)
     close_sockets(batch, count);
 }
 
-bool connections_sweep(struct connections *all)
+static void retry_burial(struct connection *connection)
 {
-    uint32_t sessions = all->sessions, remaining = all->remaining;
-    struct connection *next;
-    bool are_many = all->open_sockets >= CONNECTION_SOCKETS_AT_ONCE;
-    close_sockets_of(all, are_many ? UINT64_MAX : loop_now_ns() - farewell_ns);
-    for (struct connection *at = all->first; at; at = next) {
-        next = at->next;
-        if (at->state == CONNECTION_REMAINS)
-            look_at_half(at);
-        try_release(at);
-    }
-    return all->sessions < sessions || all->remaining < remaining;
+    if (!can_be_closed(connection) || connection->strange_fd < 0)
+        return;
+    try_bury(connection);
+    connection->all->to_close -= !can_be_closed(connection);
 }
 
 static void on_sweep(struct loop_op *op, int result)
 {
     struct connections *all = op->owner;
+    struct connection *next;
     if (all->is_closing)
         return;
-    all->sweep_ns = connections_sweep(all) ? sweep_first_ns : all->sweep_ns * 2;
-    if (all->sweep_ns > sweep_last_ns)
-        all->sweep_ns = sweep_last_ns;
+    close_sockets_of(all, loop_now_ns() - farewell_ns);
+    for (struct connection *at = all->first; at; at = next) {
+        next = at->next;
+        retry_burial(at);
+        try_release(at);
+    }
     connections_keep_sweeping(all);
 }
 
 void connections_keep_sweeping(struct connections *all)
 {
-    if (all->remaining == 0 || all->is_closing || loop_op_active(&all->sweep))
+    if (all->to_close == 0 || all->is_closing || loop_op_active(&all->sweep))
         return;
     all->sweep = (struct loop_op){.handler = on_sweep, .owner = all};
-    loop_timer(all->loop, &all->sweep, loop_now_ns() + all->sweep_ns); /* or at the next turn */
+    loop_timer(all->loop, &all->sweep, loop_now_ns() + sweep_ns); /* or at the next turn */
 }
 
 /* ---- closing --------------------------------------------------------------------------------- */
@@ -172,6 +213,22 @@ static void close_what_is_ours(struct connection *connection)
     }
 }
 
+/* What counts on the user from now on: of the memory our half, if it is not gone. */
+static void keep_what_remains(struct connection *connection)
+{
+    struct connections *all = connection->all;
+    if (connection->memory_bytes)
+        connection_hold(connection, connection->half_mark.number < 0
+                                        ? 0
+                                        : daemon_half_bytes(&connection->geometry));
+    connection_set_state(connection, CONNECTION_REMAINS);
+    connection->closed_ns = loop_now_ns();
+    all->remaining++;
+    all->to_close += can_be_closed(connection);
+    if (all->to_close >= CONNECTION_SOCKETS_AT_ONCE)
+        close_sockets_of(all, UINT64_MAX);
+}
+
 void connection_settle(struct connection *connection)
 {
     struct connections *all = connection->all;
@@ -180,14 +237,7 @@ void connection_settle(struct connection *connection)
         loop_op_active(&connection->timer))
         return;
     close_what_is_ours(connection);
-    if (connection->memory_bytes) /* the client's half is its own affair from now on */
-        connection_hold(connection, daemon_half_bytes(&connection->geometry));
-    look_at_half(connection);
-    connection_set_state(connection, CONNECTION_REMAINS);
-    connection->closed_ns = loop_now_ns();
-    all->remaining++;
-    all->open_sockets += connection->socket_fd >= 0;
-    all->sweep_ns = sweep_first_ns;
+    keep_what_remains(connection);
     if (!try_release(connection))
         connections_keep_sweeping(all);
 }
@@ -207,11 +257,28 @@ void connection_begin_close(struct connection *connection)
     connection_cancel_all(connection);
 }
 
+int connections_open(struct connections *all, struct failure *failure)
+{
+    int err = undertaker_check();
+    if (err < 0)
+        return failure_set(failure, err,
+                           "close_range: %s: Linux 5.11 or later is needed, and where "
+                           "system calls are filtered it must be allowed",
+                           strerror(-err));
+    err = half_watch_open(&all->half_watch);
+    if (err < 0)
+        return failure_set(failure, err, "inotify: %s (fs.inotify.max_user_instances)",
+                           strerror(-err));
+    err = connections_watch_halves(all);
+    return err < 0 ? failure_set(failure, err, "event loop: %s", strerror(-err)) : 0;
+}
+
 void connections_close(struct connections *all)
 {
     struct connection *next;
     all->is_closing = true;
     loop_cancel(all->loop, &all->sweep);
+    loop_cancel(all->loop, &all->half_gone);
     for (struct connection *at = all->first; at; at = next) {
         next = at->next;
         if (at->state == CONNECTION_SERVING)
@@ -230,13 +297,12 @@ void connections_forget(struct connections *all)
     struct connection *next;
     for (struct connection *at = all->first; at; at = next) {
         next = at->next;
-        if (at->half_fd >= 0)
-            close(at->half_fd);
         if (at->memory_bytes)
             connection_hold(at, 0);
         if (loop_op_active(&at->burial))
             at->user->burying--;
         release(at);
     }
-    all->remaining = all->open_sockets = 0;
+    all->remaining = all->to_close = 0;
+    half_watch_close(&all->half_watch);
 }

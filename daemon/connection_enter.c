@@ -100,9 +100,7 @@ static uint16_t smaller(uint16_t a, uint16_t b)
     return a < b ? a : b;
 }
 
-/* half_fd: what the client is given of the daemon's half. */
-static int send_welcome(struct connection *connection, const struct message_hello *hello,
-                        int half_fd)
+static int welcome(struct connection *connection, const struct message_hello *hello)
 {
     struct message_welcome message = {
         .header = MESSAGE_INIT(MESSAGE_WELCOME, struct message_welcome),
@@ -112,24 +110,10 @@ static int send_welcome(struct connection *connection, const struct message_hell
         .session = connection->number,
         .board_bytes = (uint32_t)connection->all->board->region.bytes,
     };
-    const int fds[MESSAGE_WELCOME_FDS] = {half_fd, connection->all->board->region.fd,
-                                          connection->doorbell_fd};
-    return handshake_send(connection->socket_fd, &message, sizeof message, fds,
-                          MESSAGE_WELCOME_FDS);
-}
-
-/* The client is given a file of its own, so that we see when it has closed it (half_fd). */
-static int welcome(struct connection *connection, const struct message_hello *hello)
-{
-    int client_fd;
-    int err = region_open_again(connection->daemon_half.fd, &connection->half_fd);
-    if (err < 0)
-        return err;
-    err = region_open_again(connection->daemon_half.fd, &client_fd);
-    if (err < 0)
-        return err;
-    err = send_welcome(connection, hello, client_fd);
-    close(client_fd);
+    const int fds[MESSAGE_WELCOME_FDS] = {
+        connection->daemon_half.fd, connection->all->board->region.fd, connection->doorbell_fd};
+    int err =
+        handshake_send(connection->socket_fd, &message, sizeof message, fds, MESSAGE_WELCOME_FDS);
     region_close_fd(&connection->daemon_half);
     return err;
 }
@@ -160,13 +144,13 @@ static int compare_limits(const struct connection *connection, uint64_t memory_b
     return 0;
 }
 
-/* The memory of closed sessions counts as long as somebody has it, so look who has before saying
- * no. */
+/* The memory of closed sessions counts as long as somebody has it, so look again before saying no.
+ */
 static int check_limits(const struct connection *connection, uint64_t memory_bytes,
                         struct failure *failure)
 {
     int err = compare_limits(connection, memory_bytes, failure);
-    while (err < 0 && connections_sweep(connection->all))
+    if (err < 0 && connections_take_gone_halves(connection->all))
         err = compare_limits(connection, memory_bytes, failure);
     return err;
 }
@@ -188,7 +172,15 @@ static int prepare_session(struct connection *connection, const struct message_h
         err = connection->doorbell_fd < 0 ? -errno : 0;
     }
     if (err < 0)
-        failure_set(failure, err, "no memory or descriptors for a session: %s", strerror(-err));
+        return failure_set(failure, err, "no memory or descriptors for a session: %s",
+                           strerror(-err));
+    err = half_watch_add(&connection->all->half_watch, &connection->half_mark,
+                         connection->daemon_half.fd);
+    if (err < 0)
+        failure_set(failure, err, "the daemon cannot watch its memory: %s%s", strerror(-err),
+                    err == -ENOENT   ? " (it needs /proc)"
+                    : err == -ENOSPC ? " (fs.inotify.max_user_watches)"
+                                     : "");
     return err;
 }
 

@@ -20,11 +20,12 @@ struct connection {
     uint64_t closed_ns;    /* when all was closed that could be */
 
     struct loop_op readable, hang_up, process, timer;
-    struct loop_op burial; /* of what came instead of memory */
+    struct loop_op burial; /* of strange_fd */
+    int strange_fd;        /* what came instead of memory, to be closed; -1: none */
 
     struct geometry geometry;
-    struct region daemon_half; /* until the session has it, as socket and doorbell */
-    int half_fd; /* of region_open_again(), while the client may have the daemon's half; -1: none */
+    struct region daemon_half;  /* until the session has it, as socket and doorbell */
+    struct half_mark half_mark; /* of the daemon's half, until its memory is gone */
     int doorbell_fd;
     struct session *session;
 };
@@ -68,10 +69,13 @@ void connection_settle(struct connection *connection);
  * until it is closed. */
 void connection_bury(struct connection *connection, int fd);
 
-/* Looks at what remains of closed connections now. Whether any of it is gone. */
-bool connections_sweep(struct connections *all);
+/* Gives back what the halves counted for that are gone by now. Whether there was one. */
+bool connections_take_gone_halves(struct connections *all);
 
-/* Looks again soon, if anything remains. */
+/* Begins to watch for that. */
+int connections_watch_halves(struct connections *all);
+
+/* Looks again soon at what remains, if there is anything to be done. */
 void connections_keep_sweeping(struct connections *all);
 
 /* ---- connection_enter.c ---------------------------------------------------------------------- */

@@ -280,13 +280,16 @@ int control_open(struct control **ret_control, const struct control_options *opt
     control->all = (struct connections){.config = options->config,
                                         .engine = options->engine,
                                         .board = options->board,
-                                        .access = *options->access};
+                                        .access = *options->access,
+                                        .half_watch = {.fd = -1}};
     control->listener = LISTENER_EMPTY;
     control->signal_fd = options->signal_fd;
     control->report_fd = engine_report_fd(options->engine);
     control->watchdog_ns = systemd_watchdog_ns();
 
     int err = loop_open(&control->all.loop, failure);
+    if (err == 0)
+        err = connections_open(&control->all, failure);
     if (err == 0)
         err = listener_open(&control->listener, options->config, failure);
     if (err == 0) {
@@ -338,9 +341,10 @@ int control_run(struct control *control)
 static bool is_any_active(const struct control *control)
 {
     return control->all.count > control->all.remaining || loop_op_active(&control->all.sweep) ||
-           loop_op_active(&control->accept) || loop_op_active(&control->accept_pause) ||
-           loop_op_active(&control->signal) || loop_op_active(&control->report) ||
-           loop_op_active(&control->tick) || loop_op_active(&control->drain_end);
+           loop_op_active(&control->all.half_gone) || loop_op_active(&control->accept) ||
+           loop_op_active(&control->accept_pause) || loop_op_active(&control->signal) ||
+           loop_op_active(&control->report) || loop_op_active(&control->tick) ||
+           loop_op_active(&control->drain_end);
 }
 
 void control_close(struct control *control)

@@ -75,13 +75,12 @@ static bool find_blocks(struct engine *engine, struct engine_model *model, struc
     struct kvcache *cache = &model->cache;
     uint32_t tokens = request->known_tokens + request->max_tokens;
     uint32_t wanted = kvcache_blocks_for(cache, tokens);
-    uint32_t missing = wanted > request->blocks.count ? wanted - request->blocks.count : 0;
+    uint32_t own = request->blocks.count; /* of the idle ones, as long as it waits */
+    uint32_t missing = wanted > own ? wanted - own : 0;
 
-    engine_remove_idle(engine, request);
-    if (cache->free_blocks + model->idle_blocks < missing) {
-        engine_add_idle(engine, request);
+    if (cache->free_blocks + model->idle_blocks - own < missing)
         return false;
-    }
+    engine_remove_idle(engine, request);
     while (cache->free_blocks < missing)
         engine_take_idle_blocks(engine, model);
     return kvcache_grow(cache, &request->blocks, tokens) == 0;

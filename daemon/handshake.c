@@ -93,8 +93,9 @@ int handshake_look(struct handshake_packet *ret_packet, int socket_fd, bool with
 
 void handshake_discard(int socket_fd)
 {
-    char byte;
-    (void)!recv(socket_fd, &byte, sizeof byte, MSG_DONTWAIT);
+    char byte; /* a reset is told once, before what came earlier */
+    if (recv(socket_fd, &byte, sizeof byte, MSG_DONTWAIT) < 0)
+        (void)!recv(socket_fd, &byte, sizeof byte, MSG_DONTWAIT);
 }
 
 bool handshake_closes_at_once(int fd, uint64_t bytes)

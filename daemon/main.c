@@ -76,12 +76,11 @@ static void grow_descriptor_table(int some_fd, uint64_t descriptors)
         close(fd);
 }
 
-/* A session takes four: socket, process, doorbell and its half of the memory; and two more while it
- * is being made. */
+/* A session takes three: socket, process, doorbell; and two more while it is being made. */
 static void raise_descriptor_limit(const struct service *service)
 {
     const struct config *config = &service->config;
-    enum { PER_SESSION = 4, OTHERS = 256 };
+    enum { PER_SESSION = 3, OTHERS = 256 };
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
         return;

@@ -53,3 +53,8 @@ void undertaker_close_one(int fd)
     if (undertaker_close(&fd, 1) < 0)
         close(fd);
 }
+
+int undertaker_check(void)
+{
+    return close_range(UINT_MAX, UINT_MAX, 0) < 0 ? -errno : 0;
+}

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -19,8 +18,8 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-enum { ST_BLOCK_BYTES = 512 };      /* whatever st_blksize says */
-enum { HUGE_PAGE_BYTES = 2 << 20 }; /* the last page may be one, and end behind the size */
+enum { ST_BLOCK_BYTES = 512 };       /* whatever st_blksize says */
+enum { HUGE_PAGE_BYTES = 32 << 20 }; /* the last page may be one, and end behind the size */
 static const char not_whole[] = "not all there: its maker has to allocate every page";
 enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL };
 
@@ -82,7 +81,7 @@ static int check_blocks(int fd, blkcnt_t blocks, const char **ret_why)
     struct stat status;
     if (fstat(fd, &status) < 0)
         return -errno;
-    if (status.st_blocks == blocks)
+    if (status.st_blocks <= blocks)
         return 0;
     *ret_why = not_whole;
     return -EPROTO;
@@ -138,27 +137,6 @@ int region_map_peer(struct region *ret_region, int fd, uint64_t bytes, const cha
     }
     *ret_region = (struct region){.base = base, .bytes = bytes, .fd = fd};
     return 0;
-}
-
-int region_open_again(int region_fd, int *ret_fd)
-{
-    char path[32];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", region_fd);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    *ret_fd = fd;
-    return 0;
-}
-
-/* A lease for writing is given to the only one who has a file open. A memfd's first file does not
- * count: it was never opened. */
-bool region_is_alone(int fd)
-{
-    if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0)
-        return errno != EAGAIN;
-    fcntl(fd, F_SETLEASE, F_UNLCK);
-    return true;
 }
 
 void region_close_fd(struct region *region)

@@ -6,7 +6,6 @@
 #ifndef AGL_SHM_REGION_H
 #define AGL_SHM_REGION_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 struct region {
@@ -23,21 +22,12 @@ int region_create(struct region *ret_region, const char *name, uint64_t bytes);
 
 /* Maps a peer's region for reading, after checking that it is what region_create() makes: a tmpfs
  * memfd with all four seals, exactly `bytes` large, with every page present and none beyond. On
- * success the region owns fd; on failure the caller still does. -EPROTO: not such a region, with *ret_why naming what was
- * wrong (a constant); else the error of the system. */
+ * success the region owns fd; on failure the caller still does. -EPROTO: not such a region, with
+ * *ret_why naming what was wrong (a constant); else the error of the system. */
 int region_map_peer(struct region *ret_region, int fd, uint64_t bytes, const char **ret_why);
 
 /* Closes the descriptor, once nobody is to be given it any more: the mapping stays. */
 void region_close_fd(struct region *region);
-
-/* Opens a region's memory once more, for reading only: a file of its own to give away, so that its
- * holders can be told from the maker. Through /proc. */
-int region_open_again(int region_fd, int *ret_fd);
-
-/* Whether `fd`, of region_open_again(), is the last of these files: nobody else has the memory open
- * or mapped, save through the file that region_create() made. Where the kernel has no leases
- * (fs.leases-enable) always true. */
-bool region_is_alone(int fd);
 
 /* Unmaps and closes. Nothing to do for REGION_EMPTY. */
 void region_fini(struct region *region);

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -75,6 +76,9 @@ WRAP(int, close_range, (unsigned first, unsigned last, int flags), (first, last,
 WRAP(int, pthread_create,
      (pthread_t * thread, const pthread_attr_t *attributes, void *(*begin)(void *), void *argument),
      (thread, attributes, begin, argument), EAGAIN, EAGAIN)
+WRAP(int, inotify_init1, (int flags), (flags), EMFILE, -1)
+WRAP(int, inotify_add_watch, (int fd, const char *path, uint32_t mask), (fd, path, mask), ENOSPC,
+     -1)
 WRAP(int, socket, (int family, int type, int protocol), (family, type, protocol), EMFILE, -1)
 WRAP(int, bind, (int fd, const struct sockaddr *address, socklen_t bytes), (fd, address, bytes),
      EACCES, -1)
@@ -136,14 +140,6 @@ int __wrap_getsockopt(int fd, int level, int option, void *value, socklen_t *byt
     if (option == SO_PEERCRED && is_peer_hidden)
         ((struct ucred *)value)->pid = 0;
     return err;
-}
-
-/* The daemon's half is opened again through /proc. */
-int __real_open(const char *path, int flags, ...);
-int __wrap_open(const char *path, int flags, ...);
-int __wrap_open(const char *path, int flags, ...)
-{
-    return fails("open", EMFILE) ? -1 : __real_open(path, flags, 0600);
 }
 
 /* pidfd_open() alone goes through syscall(). */

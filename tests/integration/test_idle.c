@@ -13,7 +13,7 @@
 #include "tests/integration/daemon.h"
 #include "tests/support/test.h"
 
-enum { SESSIONS = 5000, DAEMON_FDS = 4, CLIENT_FDS = 2, OTHER_FDS = 256, SECONDS = 4, TRIES = 3 };
+enum { SESSIONS = 5000, DAEMON_FDS = 3, CLIENT_FDS = 2, OTHER_FDS = 256, SECONDS = 4, TRIES = 3 };
 static const uint64_t second_ns = 1000000000;
 static const double idle_percent_max = 0.5;
 

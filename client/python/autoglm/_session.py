@@ -144,14 +144,14 @@ def uses_client(method):
     def call(self, *arguments):
         me = threading.get_ident()
         depth = self._users.get(me, 0)  # a thread touches its own entry only
-        self._users[me] = depth + 1
-        try:
+        try:  # a handler may raise behind any line
+            self._users[me] = depth + 1
             return method(self, *arguments)
         finally:
             if depth:
                 self._users[me] = depth
             else:
-                del self._users[me]
+                self._users.pop(me, None)
             if self._pointer is None and not self._users:
                 self._give_back()
 
@@ -271,8 +271,8 @@ class Session:
         with self._lock:  # there is one place at a time
             if self._is_submitting:
                 raise RuntimeError("a handler of a signal cannot submit while its thread does")
-            self._is_submitting = True
             try:
+                self._is_submitting = True
                 self._submit(raw, ids, request)
             finally:
                 self._is_submitting = False
