@@ -10,6 +10,7 @@
 #include "daemon/model_bind.h"
 #include "daemon/model_config.h"
 #include "daemon/model_rope.h"
+#include "daemon/path.h"
 #include "daemon/weights.h"
 
 enum { ECHO_VOCABULARY = 65536, ECHO_CONTEXT = 32768 };
@@ -41,7 +42,7 @@ static int set_name(struct model *model, const char *name, struct failure *failu
 
 static int set_folder(struct model *model, const char *folder, struct failure *failure)
 {
-    char *path = realpath(folder, NULL);
+    char *path = path_resolve(folder);
     if (!path)
         return failure_set(failure, -errno, "%s: %s", folder, strerror(errno));
     int length = snprintf(model->folder, sizeof model->folder, "%s", path);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon/checkpoint.h"
@@ -325,6 +326,27 @@ static void all_parts_of_a_split_are_one_checkpoint(void **state)
     model_close(model, fixture->backend);
 }
 
+static void parts_are_found_by_the_names_of_links(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct model *model = NULL;
+    struct failure failure;
+    char target[8192], link[8192];
+    write_part(fixture, "3f2a", &(struct part){0, 2, MODEL_TENSORS + 1, NULL});
+    write_part(fixture, "77bc", &(struct part){1, 2, MODEL_TENSORS + 1, "extra"});
+    snprintf(target, sizeof target, "%s/links", fixture->folder);
+    assert_int_equal(mkdir(target, 0700), 0);
+    for (int i = 0; i < 2; i++) {
+        snprintf(link, sizeof link, "%s/links/%s", fixture->folder, i ? SECOND : FIRST);
+        assert_int_equal(symlink(i ? "../77bc" : "../3f2a", link), 0);
+    }
+    if (open_model(fixture, "links/../links/s-00001-of-00002.gguf", &model, &failure) < 0)
+        fail_msg("%s", failure.text);
+    snprintf(link, sizeof link, "%s/links/%s", fixture->folder, FIRST);
+    assert_string_equal(model->folder, link);
+    model_close(model, fixture->backend);
+}
+
 static void parts_that_do_not_belong_together_are_refused(void **state)
 {
     const struct fixture *fixture = *state;
@@ -382,6 +404,7 @@ int main(void)
         WITH_FOLDER(a_matrix_of_a_type_without_kernels_is_refused_by_name),
         WITH_FOLDER(a_file_of_another_kind_is_refused),
         WITH_FOLDER(all_parts_of_a_split_are_one_checkpoint),
+        WITH_FOLDER(parts_are_found_by_the_names_of_links),
         WITH_FOLDER(parts_that_do_not_belong_together_are_refused),
         WITH_FOLDER(a_split_of_other_counts_or_names_is_refused),
     };
