@@ -195,14 +195,15 @@ static int read_types(struct source *source, const struct gguf_value *tokens,
                       const struct gguf_value **ret_types)
 {
     *ret_types = NULL;
+    if (!tokens)
+        return 0;
     snprintf(source->key, sizeof source->key, "tokenizer.ggml.token_type");
     int err = gguf_array(source->gguf, source->key, GGUF_VALUE_I32, ret_types, source->why);
     if (err == -ENOENT)
         return 0;
-    if (err == 0 && (*ret_types)->count != (tokens ? tokens->count : 0))
+    if (err == 0 && (*ret_types)->count != tokens->count)
         err = REFUSE(source, -EINVAL, "%llu types of %llu tokens",
-                     (unsigned long long)(*ret_types)->count,
-                     (unsigned long long)(tokens ? tokens->count : 0));
+                     (unsigned long long)(*ret_types)->count, (unsigned long long)tokens->count);
     return err;
 }
 

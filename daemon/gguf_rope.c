@@ -153,8 +153,7 @@ static int read_factors(const struct checkpoint_file *file, const struct safeten
             return failure_set(failure, -ESTALE,
                                "%s: tensor \"%s\": the file ends at %llu, it shrank while it was "
                                "read",
-                               file->path, tensor->name,
-                               (unsigned long long)(tensor->offset + done));
+                               file->path, tensor->name, (unsigned long long)tensor->offset + done);
         done += (uint64_t)got;
     }
     return 0;

@@ -349,6 +349,19 @@ static void unused_tokens_at_the_end_are_padding(void **state)
     assert_int_equal(read_good(&file).vocab_size, 90);
 }
 
+static void types_without_tokens_are_not_looked_at(void **state)
+{
+    struct test_gguf file;
+    static int32_t unused[2 * TEST_MODEL_VOCAB];
+    for (int i = 0; i < 2 * TEST_MODEL_VOCAB; i++)
+        unused[i] = 5;
+    make(&file, "llama");
+    test_gguf_i32s(&file, "tokenizer.ggml.token_type", NULL, 0);
+    /* What stands behind it in memory would make padding of every row. */
+    test_gguf_i32s(&file, "zzzz", unused, 2 * TEST_MODEL_VOCAB);
+    assert_int_equal(read_good(&file).vocab_size, TEST_MODEL_VOCAB);
+}
+
 static void glm_stops_at_all_its_ends(void **state)
 {
     static const char *const ends[] = {"x", "<|endoftext|>", "<|user|>", "y", "<|observation|>"};
@@ -408,6 +421,7 @@ int main(void)
         cmocka_unit_test(a_scaling_factor_is_linear_if_nothing_else_is_said),
         cmocka_unit_test(yarn_stretches_the_context),
         cmocka_unit_test(unused_tokens_at_the_end_are_padding),
+        cmocka_unit_test(types_without_tokens_are_not_looked_at),
         cmocka_unit_test(glm_stops_at_all_its_ends),
         cmocka_unit_test(a_vocabulary_that_does_not_fit_is_refused),
     };
