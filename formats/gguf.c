@@ -92,9 +92,6 @@ static int take_string(struct cursor *cursor, const char **ret_text, uint64_t *r
     int err = take_number(cursor, 8, &bytes);
     if (err < 0)
         return err;
-    if (bytes > left(cursor))
-        return REFUSE(cursor, -EINVAL, "a string of %llu bytes, %llu are left in the file",
-                      llu(bytes), llu(left(cursor)));
     err = need(cursor, bytes);
     if (err < 0)
         return err;

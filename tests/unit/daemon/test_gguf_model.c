@@ -383,6 +383,9 @@ static void a_split_of_other_counts_or_names_is_refused(void **state)
     refused_at(fixture, FIRST, -EINVAL, FIRST, "split.no", "");
     write_part(fixture, "m.gguf", &(struct part){0, 2, 13, NULL});
     refused_at(fixture, "m.gguf", -EINVAL, "m.gguf", "split.count", "is 2, but the file's name");
+    write_part(fixture, "-00001-of-00002.gguf", &(struct part){0, 2, 13, NULL});
+    refused_at(fixture, "-00001-of-00002.gguf", -EINVAL, "-00001-of-00002.gguf", "split.count",
+               "does not end in");
     write_part(fixture, "m.gguf", &(struct part){0, 1, MODEL_TENSORS, NULL});
     struct model *model = NULL;
     struct failure failure;
