@@ -157,7 +157,10 @@ static int read_tokenizer(struct agl_tokenizer *tokenizer, const struct model_fi
 
 static int open_files(struct agl_tokenizer *tokenizer, struct model_files *files, const char *path)
 {
-    int err = is_folder(path) ? locate_in_folder(files, path) : locate_file(files, path);
+    bool folder = is_folder(path);
+    if (!folder && tokenizer_is_gguf(path))
+        return tokenizer_gguf_open(tokenizer, path); /* has all that other models have beside it */
+    int err = folder ? locate_in_folder(files, path) : locate_file(files, path);
     if (err == 0)
         err = load_files(files);
     if (err == 0)

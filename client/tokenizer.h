@@ -47,6 +47,18 @@ int tokenizer_json_read(struct agl_tokenizer *tokenizer, const char *path, const
 int tokenizer_model_read(struct agl_tokenizer *tokenizer, const char *path, const char *text,
                          size_t bytes, const cJSON *config);
 
+struct gguf;
+
+/* The metadata of a GGUF file: byte-level BPE ("gpt2") with one of the known splitting rules.
+ * Control tokens are special, user-defined ones added, unused ones no tokens at all. */
+int tokenizer_gguf_read(struct agl_tokenizer *tokenizer, const char *path, const struct gguf *gguf);
+
+/* The same from a file, of which the header alone is read, and its chat format. */
+int tokenizer_gguf_open(struct agl_tokenizer *tokenizer, const char *path);
+
+/* Whether a file begins as a GGUF file does. */
+bool tokenizer_is_gguf(const char *path);
+
 /* Adds the added_tokens_decoder of a tokenizer_config.json (none: does nothing). Returns how many.
  */
 int tokenizer_config_read(struct agl_tokenizer *tokenizer, const char *path, const cJSON *config);

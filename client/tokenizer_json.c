@@ -2,49 +2,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/byte_level.h"
 #include "client/document.h"
 #include "client/error.h"
 #include "client/tokenizer.h"
-#include "client/unicode.h"
 
 /* What is being read, for refusals. */
 struct source {
     const char *path;
     struct vocabulary *vocabulary;
 };
-
-/* ---- the byte-level alphabet ----------------------------------------------------------------- */
-
-/* GPT-2's spelling of bytes: printable Latin-1 characters stand for themselves, the other 68 bytes
- * for U+0100 and on. Returns the byte, or -1. */
-static int byte_of(uint32_t code)
-{
-    if ((code >= 0x21 && code <= 0x7E) || (code >= 0xA1 && code <= 0xFF && code != 0xAD))
-        return (int)code;
-    if (code < 0x100 || code >= 0x144)
-        return -1;
-    code -= 0x100;
-    if (code <= 0x20)
-        return (int)code;
-    return code <= 0x42 ? (int)(code - 0x21 + 0x7F) : 0xAD;
-}
-
-/* Turns a token's spelling into its bytes; returns how many, or -1: not in that alphabet, or too
- * long. */
-static int spell(const char *text, size_t length, char *ret_bytes)
-{
-    int count = 0;
-    size_t at = 0;
-    while (at < length) {
-        struct unicode_char c = unicode_read(text + at, length - at);
-        int byte = c.state == UNICODE_GOOD ? byte_of(c.code) : -1;
-        if (byte < 0 || count == VOCABULARY_TOKEN_BYTES_MAX)
-            return -1;
-        ret_bytes[count++] = (char)byte;
-        at += c.bytes;
-    }
-    return count;
-}
 
 /* ---- tokens ---------------------------------------------------------------------------------- */
 
@@ -122,7 +89,7 @@ static int add_entry(const struct source *source, const cJSON *entry)
                          "%s: model.vocab: the id of \"%.64s\" is not a whole number below %d",
                          source->path, key, VOCABULARY_IDS_MAX);
 
-    int count = spell(key, length, bytes);
+    int count = byte_level_spell(key, length, bytes);
     const struct vocabulary_token *added = vocabulary_token(source->vocabulary, id);
     if (added && added->flags & VOCABULARY_ADDED) {
         const char *text = vocabulary_bytes(source->vocabulary, added);
@@ -186,47 +153,15 @@ static int split_merge(const cJSON *merge, const char *ret_half[2], size_t ret_l
     return 0;
 }
 
-/* The ordinary token of these bytes. -ENOENT: they are a special token's; -EINVAL: nobody's. */
-static int find_part(const struct source *source, uint32_t rank, const char *bytes, size_t length,
-                     uint32_t *ret_id)
-{
-    int32_t id = vocabulary_find(source->vocabulary, bytes, length);
-    if (id >= 0) {
-        *ret_id = (uint32_t)id;
-        return 0;
-    }
-    if (vocabulary_find_added(source->vocabulary, bytes, length) >= 0)
-        return -ENOENT;
-    return error_set(-EINVAL, "%s: model.merges[%u] names or makes a token that model.vocab lacks",
-                     source->path, rank);
-}
-
 static int add_merge(const struct source *source, uint32_t rank, const cJSON *merge)
 {
     const char *half[2];
     size_t length[2];
-    char bytes[2 * VOCABULARY_TOKEN_BYTES_MAX];
     if (split_merge(merge, half, length) < 0)
         return error_set(-EINVAL, "%s: model.merges[%u] is neither \"a b\" nor [\"a\", \"b\"]",
                          source->path, rank);
-    int left = spell(half[0], length[0], bytes);
-    int right = left > 0 ? spell(half[1], length[1], bytes + left) : -1;
-    if (left <= 0 || right <= 0)
-        return error_set(-EINVAL, "%s: model.merges[%u] is not byte-level, or too long",
-                         source->path, rank);
-
-    struct vocabulary_pair pair = {.rank = rank};
-    int err = find_part(source, rank, bytes, (size_t)left, &pair.left);
-    if (err == 0)
-        err = find_part(source, rank, bytes + left, (size_t)right, &pair.right);
-    if (err == 0)
-        err = find_part(source, rank, bytes, (size_t)left + (size_t)right, &pair.merged);
-    if (err < 0)
-        return err == -ENOENT ? 0 : err;
-    err = vocabulary_add_pair(source->vocabulary, pair);
-    if (err == -EEXIST)
-        return error_set(-EINVAL, "%s: model.merges[%u] occurs twice", source->path, rank);
-    return err;
+    return byte_level_add_merge(source->vocabulary, rank, half, length, source->path,
+                                "model.merges");
 }
 
 static int read_merges(const struct source *source, const cJSON *model)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/checkpoint_files.h"
 #include "daemon/json.h"
 
 enum { INDEX_BYTES_MAX = 64 << 20 };
@@ -28,7 +29,7 @@ static int open_file(struct checkpoint_file *file, struct failure *failure)
     return 0;
 }
 
-static int reserve_files(struct checkpoint *checkpoint, size_t count, struct failure *failure)
+int checkpoint_reserve(struct checkpoint *checkpoint, size_t count, struct failure *failure)
 {
     checkpoint->files = calloc(count, sizeof *checkpoint->files);
     checkpoint->tables = calloc(count, sizeof *checkpoint->tables);
@@ -37,9 +38,8 @@ static int reserve_files(struct checkpoint *checkpoint, size_t count, struct fai
     return 0;
 }
 
-/* Opens one more file of the folder and reads its table. */
-static int add_file(struct checkpoint *checkpoint, const char *folder, const char *name,
-                    struct failure *failure)
+int checkpoint_add_file(struct checkpoint *checkpoint, const char *folder, const char *name,
+                        struct failure *failure)
 {
     struct checkpoint_file *file = &checkpoint->files[checkpoint->file_count];
     *file = (struct checkpoint_file){.fd = -1};
@@ -48,9 +48,17 @@ static int add_file(struct checkpoint *checkpoint, const char *folder, const cha
         return failure_set(failure, -ENOMEM, "%s: no memory for a path", folder);
     }
     checkpoint->file_count++;
-    int err = open_file(file, failure);
+    return open_file(file, failure);
+}
+
+/* Opens one more file of the folder and reads its table. */
+static int add_file(struct checkpoint *checkpoint, const char *folder, const char *name,
+                    struct failure *failure)
+{
+    int err = checkpoint_add_file(checkpoint, folder, name, failure);
     if (err < 0)
         return err;
+    const struct checkpoint_file *file = &checkpoint->files[checkpoint->file_count - 1];
     return safetensors_read(&checkpoint->tables[checkpoint->file_count - 1], file->fd,
                             (uint64_t)file->status.st_size, file->path, failure);
 }
@@ -61,8 +69,7 @@ static int compare_names(const void *a, const void *b)
     return strcmp(left->name, right->name);
 }
 
-/* Puts the tables of all files together. */
-static int merge_tables(struct checkpoint *checkpoint, struct failure *failure)
+int checkpoint_merge(struct checkpoint *checkpoint, struct failure *failure)
 {
     size_t count = 0;
     for (size_t i = 0; i < checkpoint->file_count; i++)
@@ -158,7 +165,7 @@ static int add_listed_files(struct checkpoint *checkpoint, const struct listing 
     if (file_count == 0 || file_count > CHECKPOINT_FILES_MAX)
         return failure_set(failure, -EINVAL, "%s: weight_map: %zu files, must be 1 ... %d",
                            index_path, file_count, CHECKPOINT_FILES_MAX);
-    int err = reserve_files(checkpoint, file_count, failure);
+    int err = checkpoint_reserve(checkpoint, file_count, failure);
     size_t tensor_count = 0;
     for (size_t i = 0; i < count && err == 0; i++) {
         if (i > 0 && strcmp(listings[i].file, listings[i - 1].file) == 0)
@@ -223,7 +230,7 @@ static int open_listed(struct checkpoint *checkpoint, const cJSON *root, const c
         return err;
     err = add_listed_files(checkpoint, listings, count, folder, index_path, failure);
     if (err == 0)
-        err = merge_tables(checkpoint, failure);
+        err = checkpoint_merge(checkpoint, failure);
     if (err == 0) {
         if (count > 1)
             qsort(listings, count, sizeof *listings, compare_listings);
@@ -247,11 +254,11 @@ static int open_sharded(struct checkpoint *checkpoint, const char *folder, const
 
 static int open_single(struct checkpoint *checkpoint, const char *folder, struct failure *failure)
 {
-    int err = reserve_files(checkpoint, 1, failure);
+    int err = checkpoint_reserve(checkpoint, 1, failure);
     if (err == 0)
         err = add_file(checkpoint, folder, SINGLE_NAME, failure);
     if (err == 0)
-        err = merge_tables(checkpoint, failure);
+        err = checkpoint_merge(checkpoint, failure);
     return err;
 }
 
@@ -262,9 +269,17 @@ static bool is_there(const char *path)
     return lstat(path, &status) == 0 || errno != ENOENT;
 }
 
+bool checkpoint_is_file(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && !S_ISDIR(status.st_mode);
+}
+
 static int open_any(struct checkpoint *checkpoint, const char *folder, struct failure *failure)
 {
     char path[4096];
+    if (checkpoint_is_file(folder))
+        return checkpoint_open_gguf(checkpoint, folder, failure);
     if (snprintf(path, sizeof path, "%s/%s", folder, SINGLE_NAME) >= (int)sizeof path)
         return failure_set(failure, -ENAMETOOLONG, "%.256s...: the path is too long", folder);
     if (is_there(path))
@@ -277,12 +292,12 @@ static int open_any(struct checkpoint *checkpoint, const char *folder, struct fa
                        INDEX_NAME);
 }
 
-int checkpoint_open(struct checkpoint **ret_checkpoint, const char *folder, struct failure *failure)
+int checkpoint_open(struct checkpoint **ret_checkpoint, const char *path, struct failure *failure)
 {
     struct checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
     if (!checkpoint)
-        return failure_set(failure, -ENOMEM, "%s: no memory", folder);
-    int err = open_any(checkpoint, folder, failure);
+        return failure_set(failure, -ENOMEM, "%s: no memory", path);
+    int err = open_any(checkpoint, path, failure);
     if (err < 0) {
         checkpoint_close(checkpoint);
         return err;
@@ -300,9 +315,12 @@ void checkpoint_close(struct checkpoint *checkpoint)
             close(checkpoint->files[i].fd);
         free(checkpoint->files[i].path);
         safetensors_fini(&checkpoint->tables[i]);
+        if (checkpoint->ggufs)
+            gguf_fini(&checkpoint->ggufs[i]);
     }
     free(checkpoint->files);
     free(checkpoint->tables);
+    free(checkpoint->ggufs);
     free(checkpoint->tensors);
     free(checkpoint);
 }

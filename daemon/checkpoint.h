@@ -1,18 +1,21 @@
 /*
- * The weights files of a model's folder as one table of tensors: model.safetensors, or the shards
- * that model.safetensors.index.json names.
+ * The weights files of a model as one table of tensors: model.safetensors of its folder, or the
+ * shards that model.safetensors.index.json names; or a GGUF file, or the first of several that
+ * gguf-split made.
  *
- * Errors as in safetensors.h; -ENOENT if the folder has no weights.
+ * Errors as in safetensors.h and gguf.h; -ENOENT if the folder has no weights.
  */
 #ifndef AGL_DAEMON_CHECKPOINT_H
 #define AGL_DAEMON_CHECKPOINT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
 #include "daemon/failure.h"
 #include "daemon/safetensors.h"
+#include "formats/gguf.h"
 
 enum { CHECKPOINT_FILES_MAX = 1000 };
 
@@ -30,10 +33,14 @@ struct checkpoint {
     size_t tensor_count;
     size_t unlisted_count; /* tensors in shards that the index does not name: not in the table */
     struct safetensors *tables; /* [file_count], for the names */
+    struct gguf *ggufs;         /* [file_count]; NULL: the files are safetensors */
 };
 
-int checkpoint_open(struct checkpoint **ret_checkpoint, const char *folder,
-                    struct failure *failure);
+/* path: a folder with safetensors, or a GGUF file. */
+int checkpoint_open(struct checkpoint **ret_checkpoint, const char *path, struct failure *failure);
+
+/* Whether a model's path names a file, which is then a GGUF file, and no folder. */
+bool checkpoint_is_file(const char *path);
 
 /* NULL does nothing. */
 void checkpoint_close(struct checkpoint *checkpoint);

@@ -101,14 +101,14 @@ static int next_flag(int argc, char **argv, int *index, struct flag *ret_flag,
     return 0;
 }
 
-/* --model NAME=DIR. The first one takes the place of all that the files named. */
+/* --model NAME=PATH. The first one takes the place of all that the files named. */
 static int apply_model(struct config *config, const char *value, bool *models_from_flags,
                        struct failure *failure)
 {
     char name[MODEL_NAME_BYTES + 1];
     const char *equals = strchr(value, '=');
     if (!equals)
-        return failure_set(failure, -EINVAL, "--model: is %s, must be NAME=DIR",
+        return failure_set(failure, -EINVAL, "--model: is %s, must be NAME=PATH",
                            json_quote(value).text);
     snprintf(name, sizeof name, "%.*s", (int)(equals - value), value);
     if (!*models_from_flags) {
@@ -168,7 +168,7 @@ static int check_whole(struct config *config, const char *file, struct failure *
 {
     if (config->model_count == 0)
         return failure_set(failure, -EINVAL,
-                           "no model to serve: give --model NAME=DIR, or \"models\" in %s", file);
+                           "no model to serve: give --model NAME=PATH, or \"models\" in %s", file);
     if (!*config->socket_path)
         return failure_set(failure, -EINVAL, "socket: is empty, must be a path");
     if (!*config->instance || strchr(config->instance, '/'))
@@ -222,10 +222,11 @@ static void print_flag(FILE *out, const char *flag, const char *argument, const 
 void config_usage(FILE *out)
 {
     char flag[FLAG_BYTES];
-    fprintf(out, "Usage: autoglmd [--config FILE] [--model NAME=DIR]... [FLAGS]\n"
+    fprintf(out, "Usage: autoglmd [--config FILE] [--model NAME=PATH]... [FLAGS]\n"
                  "Serves GLM models to the processes of this host through shared memory.\n\n");
     print_flag(out, "--config", "FILE", "JSON; FILE.d/*.json is read after it", default_file);
-    print_flag(out, "--model", "NAME=DIR", "a model folder, or \"echo:\"; may be repeated", "");
+    print_flag(out, "--model", "NAME=PATH",
+               "a model folder or GGUF file, or \"echo:\"; may be repeated", "");
     print_flag(out, "--check-config", "", "say whether the configuration is right, and stop", "");
     print_flag(out, "--help", "", "this text", "");
     print_flag(out, "--version", "", "the version", "");

@@ -7,6 +7,7 @@
 
 #include "daemon/config_keys.h"
 #include "daemon/json.h"
+#include "daemon/path.h"
 
 /* What can stand in a log line, a flag and a metric's label without quotes. */
 static bool is_name(const char *name)
@@ -22,12 +23,12 @@ static bool is_name(const char *name)
     return true;
 }
 
-/* base/folder without "." and links where the folder exists; else as it stands, so that the
+/* base/folder, resolved (path.h) where it exists; else as it stands, so that the
  * message about it names what was asked for. */
 static int absolute(char *ret_path, const char *folder, const char *base, const char *where,
                     struct failure *failure)
 {
-    char joined[PATH_MAX], resolved[PATH_MAX], current[PATH_MAX] = "";
+    char joined[PATH_MAX], current[PATH_MAX] = "";
     bool is_relative = *folder != '/';
     if (is_relative && *base != '/' && !getcwd(current, sizeof current))
         return failure_set(failure, -errno, "%s: the current folder: %s", where, strerror(errno));
@@ -37,12 +38,16 @@ static int absolute(char *ret_path, const char *folder, const char *base, const 
     if (length >= (int)sizeof joined)
         return failure_set(failure, -ENAMETOOLONG, "%s: folder %s: too long", where,
                            json_quote(folder).text);
-    const char *path = realpath(joined, resolved) ? resolved : joined;
+    char *resolved = path_resolve(joined);
+    const char *path = resolved ? resolved : joined;
+    int err = 0;
     if (strlen(path) >= CONFIG_PATH_BYTES)
-        return failure_set(failure, -ENAMETOOLONG, "%s: folder %s: more than %d bytes", where,
-                           json_quote(path).text, CONFIG_PATH_BYTES - 1);
-    memcpy(ret_path, path, strlen(path) + 1);
-    return 0;
+        err = failure_set(failure, -ENAMETOOLONG, "%s: folder %s: more than %d bytes", where,
+                          json_quote(path).text, CONFIG_PATH_BYTES - 1);
+    else
+        memcpy(ret_path, path, strlen(path) + 1);
+    free(resolved);
+    return err;
 }
 
 int config_set_model(struct config *config, const char *name, const char *folder, const char *base,

@@ -6,9 +6,11 @@
 #include <string.h>
 
 #include "daemon/checkpoint.h"
+#include "daemon/gguf_config.h"
 #include "daemon/model_bind.h"
 #include "daemon/model_config.h"
 #include "daemon/model_rope.h"
+#include "daemon/path.h"
 #include "daemon/weights.h"
 
 enum { ECHO_VOCABULARY = 65536, ECHO_CONTEXT = 32768 };
@@ -40,7 +42,7 @@ static int set_name(struct model *model, const char *name, struct failure *failu
 
 static int set_folder(struct model *model, const char *folder, struct failure *failure)
 {
-    char *path = realpath(folder, NULL);
+    char *path = path_resolve(folder);
     if (!path)
         return failure_set(failure, -errno, "%s: %s", folder, strerror(errno));
     int length = snprintf(model->folder, sizeof model->folder, "%s", path);
@@ -106,29 +108,47 @@ static int read_weights(struct model *model, const struct model_config_hints *hi
     return err;
 }
 
-static int open_folder(struct model *model, const char *folder, struct backend *backend,
-                       const struct model_options *options, struct failure *failure)
+/* A folder says what the model is in config.json, a GGUF file does so itself. */
+static int describe(struct model *model, struct model_config_hints *hints,
+                    struct checkpoint **ret_checkpoint, struct failure *failure)
 {
-    int err = set_folder(model, folder, failure);
-    if (err < 0)
-        return err;
-    struct model_config_hints hints;
-    err = model_config_read_hints(&model->config, &hints, model->folder, failure);
-    if (err < 0)
-        return err;
+    bool is_file = checkpoint_is_file(model->folder);
+    *hints = (struct model_config_hints){0};
+    int err = is_file ? 0 : model_config_read_hints(&model->config, hints, model->folder, failure);
+    if (err == 0)
+        err = checkpoint_open(ret_checkpoint, model->folder, failure);
+    if (err == 0 && is_file)
+        err = gguf_config_read(&model->config, &(*ret_checkpoint)->ggufs[0], failure);
+    return err;
+}
+
+/* What a model of this configuration has besides its weights. */
+static int reserve_parts(struct model *model, const struct checkpoint *checkpoint,
+                         struct failure *failure)
+{
     model->layers = calloc(model->config.layers, sizeof *model->layers);
     model->rotary_frequencies =
         calloc(model->config.rotary_dims / 2, sizeof *model->rotary_frequencies);
     if (!model->layers || !model->rotary_frequencies)
-        return failure_set(failure, -ENOMEM, "%s: no memory for %u layers", folder,
+        return failure_set(failure, -ENOMEM, "%s: no memory for %u layers", model->folder,
                            model->config.layers);
     model_rope_frequencies(&model->config, model->rotary_frequencies);
+    return gguf_rope_stretch(&model->config, checkpoint, model->rotary_frequencies, failure);
+}
 
-    struct checkpoint *checkpoint = NULL;
-    err = checkpoint_open(&checkpoint, model->folder, failure);
+static int open_path(struct model *model, const char *path, struct backend *backend,
+                     const struct model_options *options, struct failure *failure)
+{
+    int err = set_folder(model, path, failure);
     if (err < 0)
         return err;
-    err = read_weights(model, &hints, checkpoint, backend, options, failure);
+    struct model_config_hints hints;
+    struct checkpoint *checkpoint = NULL;
+    err = describe(model, &hints, &checkpoint, failure);
+    if (err == 0)
+        err = reserve_parts(model, checkpoint, failure);
+    if (err == 0)
+        err = read_weights(model, &hints, checkpoint, backend, options, failure);
     checkpoint_close(checkpoint);
     return err;
 }
@@ -155,7 +175,7 @@ int model_open(struct model **ret_model, const char *name, const char *folder,
     if (err == 0 && strcmp(folder, ECHO_FOLDER) == 0)
         fill_echo(model);
     else if (err == 0)
-        err = open_folder(model, folder, backend, options, failure);
+        err = open_path(model, folder, backend, options, failure);
     if (err < 0) {
         model_close(model, backend);
         return err;

@@ -1,5 +1,6 @@
 /*
- * A model: its shape, read from config.json, and its weights, bound by name. Read-only once opened.
+ * A model: its shape, read from config.json or from a GGUF file's metadata, and its weights, bound
+ * by name. Read-only once opened.
  *
  * One description covers ChatGLMModel (original names), GlmForCausalLM, Glm4ForCausalLM,
  * LlamaForCausalLM and Qwen2ForCausalLM. The echo model has no files and no weights: it answers
@@ -41,7 +42,10 @@ enum rope_scaling_kind {
 
 struct model_config {
     enum model_architecture architecture;
-    char architecture_name[32]; /* as in config.json */
+    char architecture_name[32]; /* as in config.json, or general.architecture of a GGUF file */
+    bool gguf;                  /* the tensors have GGUF's names */
+    bool fused_qkv;             /* q, k and v are one matrix of the file; the tensors tell */
+    bool fused_ffn;             /* gate and up are; the tensors tell */
     uint32_t layers;
     uint32_t dim;
     uint32_t heads;
@@ -85,7 +89,7 @@ struct model_layer {
 
 struct model {
     char name[MODEL_NAME_BYTES];
-    char folder[MODEL_PATH_BYTES]; /* absolute; empty for echo */
+    char folder[MODEL_PATH_BYTES]; /* absolute, or of the GGUF file; empty for echo */
     struct model_config config;
     struct model_layer *layers; /* [config.layers]; NULL for echo */
     struct tensor embedding;    /* [vocab_rows, dim] */
@@ -112,10 +116,10 @@ struct model_options {
  * what the weights have. -EINVAL, -ENOTSUP with file, field and value in *failure. */
 int model_config_read(struct model_config *ret_config, const char *folder, struct failure *failure);
 
-/* Opens the model in `folder` ("echo:" for the echo model): reads its configuration, computes the
- * memory needed and refuses with the figures if it is not there (-ENOMEM), reads the weights with
- * io_uring into the backend's memory and binds them. May take long, see progress and cancel; called
- * by the control side. */
+/* Opens the model in `folder`, which may be a GGUF file, too ("echo:" for the echo model): reads
+ * its configuration, computes the memory needed and refuses with the figures if it is not there
+ * (-ENOMEM), reads the weights with io_uring into the backend's memory and binds them. May take
+ * long, see progress and cancel; called by the control side. */
 int model_open(struct model **ret_model, const char *name, const char *folder,
                struct backend *backend, const struct model_options *options,
                struct failure *failure);

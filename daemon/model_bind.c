@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/gguf_config.h"
 #include "daemon/json.h"
 
 enum { NAME_BYTES = 128, TENSORS_PER_LAYER = 16, TENSORS_OUTSIDE = 3 };
@@ -48,8 +49,27 @@ static const struct layout GLM_LAYOUT = {HF_NAMES, .gate = "mlp.gate_up_proj.wei
 static const struct layout LLAMA_LAYOUT = {HF_NAMES, .gate = "mlp.gate_proj.weight",
                                            .up = "mlp.up_proj.weight"};
 
+/* GGUF's names; which matrices are in one piece depends on the file. glm4's post_attention_norm
+ * stands behind attention, its ffn_norm before the feed-forward part. */
+#define GGUF_NAMES                                                                                 \
+    .embedding = "token_embd.weight", .final_norm = "output_norm.weight", .head = "output.weight", \
+    .layers = "blk.", .attention_norm = "attn_norm.weight",                                        \
+    .attention_post_norm = "post_attention_norm.weight", .ffn_norm = "ffn_norm.weight",            \
+    .ffn_post_norm = "post_ffw_norm.weight", .o = "attn_output.weight", .down = "ffn_down.weight"
+#define GGUF_QKV .q = "attn_q", .k = "attn_k", .v = "attn_v"
+#define GGUF_FUSED_QKV .q = "attn_qkv"
+#define GGUF_FFN .gate = "ffn_gate.weight", .up = "ffn_up.weight"
+#define GGUF_FUSED_FFN .gate = "ffn_up.weight"
+
+static const struct layout GGUF_LAYOUTS[2][2] = {
+    {{GGUF_NAMES, GGUF_QKV, GGUF_FFN}, {GGUF_NAMES, GGUF_QKV, GGUF_FUSED_FFN}},
+    {{GGUF_NAMES, GGUF_FUSED_QKV, GGUF_FFN}, {GGUF_NAMES, GGUF_FUSED_QKV, GGUF_FUSED_FFN}},
+};
+
 static const struct layout *layout_of(const struct model_config *config)
 {
+    if (config->gguf)
+        return &GGUF_LAYOUTS[config->fused_qkv][config->fused_ffn];
     switch (config->architecture) {
     case MODEL_CHATGLM:
         return &CHATGLM_LAYOUT;
@@ -108,10 +128,10 @@ static int check_shape(const struct binder *binder, const struct safetensors_ten
         snprintf(wanted, sizeof wanted, "[%u]", cols);
     else
         snprintf(wanted, sizeof wanted, "[%u, %u]", rows, cols);
-    return failure_set(binder->failure, -EINVAL,
-                       "%s: tensor %s: shape is %s, config.json asks for %s",
+    return failure_set(binder->failure, -EINVAL, "%s: tensor %s: shape is %s, %s for %s",
                        binder->checkpoint->files[tensor->file_index].path,
-                       json_quote(tensor->name).text, shape, wanted);
+                       json_quote(tensor->name).text, shape,
+                       binder->checkpoint->ggufs ? "the metadata ask" : "config.json asks", wanted);
 }
 
 /* Wants a tensor: a matrix, or a vector with rows 1. */
@@ -220,6 +240,19 @@ static int want_layer(struct binder *binder, struct model *model, uint32_t index
     return err < 0 ? err : want_ffn(binder, layer, config, index);
 }
 
+/* Which of GGUF's layouts the first layer has. */
+static void settle_layout(struct model_config *config, const struct checkpoint *checkpoint)
+{
+    if (config->gguf) {
+        config->fused_qkv = checkpoint_find(checkpoint, "blk.0.attn_qkv.weight");
+        config->fused_ffn = !checkpoint_find(checkpoint, "blk.0.ffn_gate.weight");
+    } else {
+        const struct layout *layout = layout_of(config);
+        config->fused_qkv = !layout->k;
+        config->fused_ffn = !layout->up;
+    }
+}
+
 /* What the tensors tell and config.json may not. A head that config.json promises and the file
  * lacks is missed by name. */
 static void settle_config(const struct binder *binder, struct model_config *config,
@@ -252,7 +285,8 @@ static int check_leftovers(const struct binder *binder, const struct model_confi
     size_t ignored = 0;
     for (size_t i = 0; i < binder->checkpoint->tensor_count; i++) {
         const struct safetensors_tensor *tensor = &binder->checkpoint->tensors[i];
-        if (binder->used[i] || strstr(tensor->name, "inv_freq"))
+        if (binder->used[i] || strstr(tensor->name, "inv_freq") ||
+            strcmp(tensor->name, GGUF_ROPE_FACTORS) == 0)
             continue; /* frequencies are computed */
         if (is_in_layers(binder, tensor->name, config->layers))
             return failure_set(binder->failure, -ENOTSUP,
@@ -284,6 +318,7 @@ int model_bind(struct model_binding *ret_binding, struct model *model,
                const struct model_config_hints *hints, const struct checkpoint *checkpoint,
                struct failure *failure)
 {
+    settle_layout(&model->config, checkpoint);
     size_t capacity = (size_t)model->config.layers * TENSORS_PER_LAYER + TENSORS_OUTSIDE;
     struct binder binder = {.checkpoint = checkpoint,
                             .folder = model->folder,
@@ -341,12 +376,11 @@ static void part_qkv(struct model_layer *layer, const struct model_config *confi
 void model_part(struct model *model)
 {
     const struct model_config *config = &model->config;
-    const struct layout *layout = layout_of(config);
     for (uint32_t i = 0; i < config->layers; i++) {
         struct model_layer *layer = &model->layers[i];
-        if (!layout->k)
+        if (config->fused_qkv)
             part_qkv(layer, config);
-        if (!layout->up) {
+        if (config->fused_ffn) {
             layer->up = tensor_rows(layer->gate, config->ffn_dim, config->ffn_dim);
             layer->gate = tensor_rows(layer->gate, 0, config->ffn_dim);
         }

@@ -32,14 +32,19 @@ struct place {
 
 bool safetensors_tensor_type(const struct safetensors_tensor *tensor, enum tensor_type *ret_type)
 {
-    static const enum tensor_type types[] = {TENSOR_F32, TENSOR_F16, TENSOR_BF16};
-    static const char *const names[] = {"F32", "F16", "BF16"};
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
-        if (strcmp(tensor->type, names[i]) == 0) {
-            *ret_type = types[i];
-            return true;
-        }
-    return false;
+    switch (tensor->source_type) {
+    case GGUF_F32:
+        *ret_type = TENSOR_F32;
+        return true;
+    case GGUF_F16:
+        *ret_type = TENSOR_F16;
+        return true;
+    case GGUF_BF16:
+        *ret_type = TENSOR_BF16;
+        return true;
+    default:
+        return false;
+    }
 }
 
 int safetensors_header_bytes(const unsigned char prefix[SAFETENSORS_PREFIX_BYTES],
@@ -63,6 +68,15 @@ int safetensors_header_bytes(const unsigned char prefix[SAFETENSORS_PREFIX_BYTES
     return 0;
 }
 
+static enum gguf_type source_type(const char *name)
+{
+    static const enum gguf_type types[] = {GGUF_F32, GGUF_F16, GGUF_BF16};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (strcmp(gguf_type_name((uint32_t)types[i]), name) == 0)
+            return types[i];
+    return GGUF_NONE;
+}
+
 static int parse_type(struct safetensors_tensor *tensor, const cJSON *value, uint32_t *ret_bits,
                       const struct place *place)
 {
@@ -71,6 +85,7 @@ static int parse_type(struct safetensors_tensor *tensor, const cJSON *value, uin
     for (size_t i = 0; i < sizeof TYPES / sizeof TYPES[0]; i++)
         if (strcmp(TYPES[i].name, value->valuestring) == 0) {
             tensor->type = TYPES[i].name;
+            tensor->source_type = source_type(tensor->type);
             *ret_bits = TYPES[i].bits;
             return 0;
         }

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "daemon/failure.h"
+#include "formats/gguf.h"
 #include "kernels/tensor.h"
 
 enum {
@@ -26,9 +27,11 @@ enum {
     SAFETENSORS_DIMENSIONS_MAX = 8,
 };
 
+/* A tensor of a file: this format's, and what checkpoint.h makes of GGUF's. */
 struct safetensors_tensor {
     const char *name;
-    const char *type; /* "BF16": the file's word for it */
+    const char *type;           /* "BF16": the file's word for it */
+    enum gguf_type source_type; /* the same as a number; GGUF_NONE: none that GGUF has */
     uint64_t shape[SAFETENSORS_DIMENSIONS_MAX];
     uint32_t dimensions; /* 0: a scalar */
     uint32_t file_index; /* for who holds several files; 0 here */

@@ -15,7 +15,7 @@ static const char usage[] =
     "Usage: autoglm tokenize --tokenizer PATH [--chat [--format NAME] | --decode]\n"
     "Reads a text on standard input and prints its token ids as a JSON array.\n"
     "\n"
-    "  --tokenizer PATH   a tokenizer.json, a tokenizer.model, or a model folder\n"
+    "  --tokenizer PATH   a tokenizer.json, a tokenizer.model, a GGUF file, or a model folder\n"
     "  --chat             standard input is a JSON array of {\"role\", \"content\"}: prints the "
     "ids\n"
     "                     of the rendered prompt, which ends with the header of the answer\n"

@@ -478,7 +478,8 @@ struct agl_tokenizer;
 
 /* Opens a tokenizer: a `tokenizer.json` (byte-level BPE), a GLM-4 `tokenizer.model` (base64 ranks),
  * or a model folder that holds one of them. What lies beside it is read too: tokenizer_config.json,
- * config.json, chat_template.jinja. On success *ret_tokenizer is the caller's. Any thread.
+ * config.json, chat_template.jinja. Or a GGUF file, which has all that in it. On success
+ * *ret_tokenizer is the caller's. Any thread.
  * Reads files and allocates, in proportion to the vocabulary.
  *   -ENOENT         nothing there
  *   -EINVAL         not understood, the detail names file and field; or an argument is NULL

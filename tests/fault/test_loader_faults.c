@@ -18,6 +18,7 @@
 #include "daemon/model.h"
 #include "daemon/reader_plan.h"
 #include "daemon/weights.h"
+#include "tests/support/gguf_files.h"
 #include "tests/support/model_files.h"
 
 enum fault_kind {
@@ -65,6 +66,8 @@ void *__real_malloc(size_t bytes);
 void *__wrap_malloc(size_t bytes);
 void *__real_calloc(size_t count, size_t bytes);
 void *__wrap_calloc(size_t count, size_t bytes);
+void *__real_realloc(void *memory, size_t bytes);
+void *__wrap_realloc(void *memory, size_t bytes);
 void *__real_aligned_alloc(size_t alignment, size_t bytes);
 void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
 void __real_free(void *memory);
@@ -118,6 +121,14 @@ void *__wrap_malloc(size_t bytes)
 void *__wrap_calloc(size_t count, size_t bytes)
 {
     return strikes(FAULT_ALLOCATIONS) ? NULL : count_allocation(__real_calloc(count, bytes));
+}
+
+void *__wrap_realloc(void *memory, size_t bytes)
+{
+    if (strikes(FAULT_ALLOCATIONS))
+        return NULL;
+    void *larger = __real_realloc(memory, bytes);
+    return memory ? larger : count_allocation(larger);
 }
 
 void *__wrap_aligned_alloc(size_t alignment, size_t bytes)
@@ -256,41 +267,13 @@ int __wrap_reader_settle(struct reader_block *block, int64_t result, struct read
 
 struct fixture {
     char folder[4096];
+    char path[4200]; /* of the model: the folder, or a file in it */
     struct backend *backend;
+    void (*check)(const struct model *model);
+    unsigned small_files;     /* each ends with an empty read that is no failure */
+    unsigned allocations_min; /* points of each kind, at least */
+    unsigned reads_min;
 };
-
-static void write_text(const char *folder, const char *name, const char *text)
-{
-    test_write_file(folder, name, text, strlen(text));
-}
-
-static int set_up(void **state)
-{
-    static struct fixture fixture;
-    const char *why;
-    test_folder(fixture.folder);
-    test_write_model(fixture.folder, &(struct test_model){.architecture = "LlamaForCausalLM",
-                                                          .type = "F16",
-                                                          .layers = 1,
-                                                          .shards = 2,
-                                                          .remainder = 0});
-    write_text(fixture.folder, "generation_config.json", "{\"eos_token_id\": 9}");
-    write_text(fixture.folder, "tokenizer.model", "YQ== 0\nYg== 1\n");
-    write_text(fixture.folder, "tokenizer_config.json", "{\"added_tokens_decoder\": {\"99\": {}}}");
-    assert_int_equal(backend_open(&fixture.backend,
-                                  &(struct backend_options){.device = "cpu", .threads = 1}, &why),
-                     0);
-    *state = &fixture;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *fixture = *state;
-    backend_close(fixture->backend);
-    test_remove_folder(fixture->folder);
-    return 0;
-}
 
 static void check_bytes(const struct tensor *tensor, const char *name)
 {
@@ -312,6 +295,90 @@ static void check_model(const struct model *model)
     check_bytes(&model->layers[0].down, "model.layers.0.mlp.down_proj.weight");
 }
 
+static void check_gguf(const struct model *model)
+{
+    assert_int_equal(model->config.vocab_size, TEST_MODEL_VOCAB);
+    assert_true(model->rotary_frequencies[0] == 1);
+    assert_true(model->rotary_frequencies[7] < 1e-4F); /* a third of a thousandth, over 8 */
+    check_bytes(&model->embedding, "token_embd.weight");
+    check_bytes(&model->final_norm, "output_norm.weight");
+    check_bytes(&model->head, "output.weight");
+    check_bytes(&model->layers[0].v, "blk.0.attn_v.weight");
+    check_bytes(&model->layers[0].down, "blk.0.ffn_down.weight");
+}
+
+static void write_text(const char *folder, const char *name, const char *text)
+{
+    test_write_file(folder, name, text, strlen(text));
+}
+
+static int set_up(void **state)
+{
+    static struct fixture fixture;
+    const char *why;
+    test_folder(fixture.folder);
+    test_write_model(fixture.folder, &(struct test_model){.architecture = "LlamaForCausalLM",
+                                                          .type = "F16",
+                                                          .layers = 1,
+                                                          .shards = 2,
+                                                          .remainder = 0});
+    write_text(fixture.folder, "generation_config.json", "{\"eos_token_id\": 9}");
+    write_text(fixture.folder, "tokenizer.model", "YQ== 0\nYg== 1\n");
+    write_text(fixture.folder, "tokenizer_config.json", "{\"added_tokens_decoder\": {\"99\": {}}}");
+    snprintf(fixture.path, sizeof fixture.path, "%s", fixture.folder);
+    fixture.check = check_model;
+    fixture.small_files = 5;
+    fixture.allocations_min = 100;
+    fixture.reads_min = 10;
+    assert_int_equal(backend_open(&fixture.backend,
+                                  &(struct backend_options){.device = "cpu", .threads = 1}, &why),
+                     0);
+    *state = &fixture;
+    return 0;
+}
+
+/* A GGUF file in two parts, the second with factors for the frequencies. */
+static int set_up_gguf(void **state)
+{
+    static const float factors[TEST_MODEL_HEAD_DIM / 2] = {1, 1, 2, 2, 4, 4, 8, 8};
+    static struct fixture fixture = {
+        .check = check_gguf, .small_files = 0, .allocations_min = 15, .reads_min = 3};
+    const char *why;
+    test_folder(fixture.folder);
+    for (uint32_t i = 0; i < 2; i++) {
+        struct test_gguf file;
+        char name[32];
+        test_gguf_init(&file);
+        test_gguf_u32(&file, "split.no", i);
+        test_gguf_u32(&file, "split.count", 2);
+        test_gguf_u32(&file, "split.tensors.count", 13);
+        if (i == 0) {
+            test_gguf_model_values(&file, "llama");
+            test_gguf_model_tensors(&file, "llama", GGUF_F16, 0);
+        } else {
+            test_gguf_tensor_of(&file, "rope_freqs.weight", GGUF_F32, 0, TEST_MODEL_HEAD_DIM / 2,
+                                factors, sizeof factors);
+        }
+        snprintf(name, sizeof name, "m-%05u-of-00002.gguf", i + 1);
+        test_gguf_write(&file, fixture.folder, name);
+        test_gguf_fini(&file);
+    }
+    snprintf(fixture.path, sizeof fixture.path, "%s/m-00001-of-00002.gguf", fixture.folder);
+    assert_int_equal(backend_open(&fixture.backend,
+                                  &(struct backend_options){.device = "cpu", .threads = 1}, &why),
+                     0);
+    *state = &fixture;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *fixture = *state;
+    backend_close(fixture->backend);
+    test_remove_folder(fixture->folder);
+    return 0;
+}
+
 /* One opening with the victim-th point failing. Returns what model_open() did; *ret_struck: there
  * was such a point. */
 static int open_once(const struct fixture *fixture, unsigned victim, bool direct_io,
@@ -325,11 +392,11 @@ static int open_once(const struct fixture *fixture, unsigned victim, bool direct
     atomic_store(&faults.live_allocations, 0);
     atomic_store(&faults.disk_error, false);
     atomic_store(&faults.armed, true);
-    int err = model_open(&model, "tiny", fixture->folder, fixture->backend,
+    int err = model_open(&model, "tiny", fixture->path, fixture->backend,
                          &(struct model_options){.direct_io = direct_io}, &failure);
     if (err == 0) {
         atomic_store(&faults.disk_error, false);
-        check_model(model);
+        fixture->check(model);
     } else {
         if (err > 0 || model || strlen(failure.text) < 10)
             fail_msg("point %u: %d, \"%s\"", victim, err, failure.text);
@@ -374,9 +441,10 @@ static struct outcome fail_each(const struct fixture *fixture, enum fault_kind k
 
 static void every_allocation_that_fails_is_told_and_leaks_nothing(void **state)
 {
+    const struct fixture *fixture = *state;
     for (int no_ring = 0; no_ring <= 1; no_ring++) {
         struct outcome outcome = fail_each(*state, FAULT_ALLOCATIONS, true, no_ring);
-        assert_true(outcome.struck > 100);
+        assert_true(outcome.struck > fixture->allocations_min);
         assert_int_equal(outcome.failed, outcome.struck);
         assert_int_equal(outcome.last_err, -ENOMEM);
     }
@@ -384,33 +452,35 @@ static void every_allocation_that_fails_is_told_and_leaks_nothing(void **state)
 
 static void every_system_call_that_fails_is_told_or_made_up_for(void **state)
 {
+    const struct fixture *fixture = *state;
     for (int way = 0; way < 4; way++) {
         struct outcome outcome = fail_each(*state, FAULT_CALLS, way & 1, way & 2);
-        assert_true(outcome.struck > 20);
-        assert_true(outcome.failed > 10 && outcome.failed < outcome.struck);
+        assert_true(outcome.struck > fixture->reads_min + 4);
+        assert_true(outcome.failed > fixture->reads_min / 2 && outcome.failed < outcome.struck);
     }
 }
 
 static void short_reads_and_interrupted_ones_change_nothing(void **state)
 {
+    const struct fixture *fixture = *state;
     for (int way = 0; way < 4; way++) {
         struct outcome outcome = fail_each(*state, FAULT_SHORT_READS, way & 1, way & 2);
-        assert_true(outcome.struck > 10);
+        assert_true(outcome.struck > fixture->reads_min);
         assert_int_equal(outcome.failed, 0);
         outcome = fail_each(*state, FAULT_INTERRUPTED_READS, way & 1, way & 2);
-        assert_true(outcome.struck > 10);
+        assert_true(outcome.struck > fixture->reads_min);
         assert_int_equal(outcome.failed, 0);
     }
 }
 
 static void files_that_end_early_are_always_noticed(void **state)
 {
+    const struct fixture *fixture = *state;
     for (int way = 0; way < 4; way++) {
         struct outcome outcome = fail_each(*state, FAULT_EMPTY_READS, way & 1, way & 2);
-        assert_true(outcome.struck > 5);
-        /* The last read of each of these asks whether it has grown: it is empty by right. */
-        enum { SMALL_FILES = 5 };
-        assert_int_equal(outcome.failed + SMALL_FILES, outcome.struck);
+        assert_true(outcome.struck > fixture->reads_min / 2);
+        /* The last read of each small file asks whether it has grown: it is empty by right. */
+        assert_int_equal(outcome.failed + fixture->small_files, outcome.struck);
     }
 }
 
@@ -418,11 +488,19 @@ int main(void)
 {
     cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = __wrap_malloc, .free_fn = __wrap_free});
 #define WITH_MODEL(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define WITH_GGUF(test)                                    \
+    {                                                      \
+        "gguf: " #test, test, set_up_gguf, tear_down, NULL \
+    }
     const struct CMUnitTest tests[] = {
         WITH_MODEL(every_allocation_that_fails_is_told_and_leaks_nothing),
         WITH_MODEL(every_system_call_that_fails_is_told_or_made_up_for),
         WITH_MODEL(short_reads_and_interrupted_ones_change_nothing),
         WITH_MODEL(files_that_end_early_are_always_noticed),
+        WITH_GGUF(every_allocation_that_fails_is_told_and_leaks_nothing),
+        WITH_GGUF(every_system_call_that_fails_is_told_or_made_up_for),
+        WITH_GGUF(short_reads_and_interrupted_ones_change_nothing),
+        WITH_GGUF(files_that_end_early_are_always_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

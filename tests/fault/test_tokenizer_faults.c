@@ -4,8 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "autoglm.h"
+#include "tests/support/gguf_files.h"
 #include "tests/support/test.h"
 
 void *__real_malloc(size_t bytes);
@@ -14,6 +17,12 @@ void *__real_realloc(void *old, size_t bytes);
 void *__wrap_malloc(size_t bytes);
 void *__wrap_calloc(size_t count, size_t bytes);
 void *__wrap_realloc(void *old, size_t bytes);
+char *__real_strndup(const char *text, size_t bytes);
+char *__wrap_strndup(const char *text, size_t bytes);
+ssize_t __real_pread(int fd, void *buffer, size_t bytes, off_t offset);
+ssize_t __wrap_pread(int fd, void *buffer, size_t bytes, off_t offset);
+int __real_fstat(int fd, struct stat *status);
+int __wrap_fstat(int fd, struct stat *status);
 
 static int allocations_left = -1; /* -1: none fails */
 static int allocation_failed;
@@ -42,6 +51,30 @@ void *__wrap_calloc(size_t count, size_t bytes)
 void *__wrap_realloc(void *old, size_t bytes)
 {
     return may_allocate() ? __real_realloc(old, bytes) : NULL;
+}
+
+char *__wrap_strndup(const char *text, size_t bytes)
+{
+    return may_allocate() ? __real_strndup(text, bytes) : NULL;
+}
+
+static int preads_left = -1; /* the one after these gives pread_result; -1: none does */
+static ssize_t pread_result;
+
+ssize_t __wrap_pread(int fd, void *buffer, size_t bytes, off_t offset)
+{
+    if (preads_left < 0 || preads_left-- > 0)
+        return __real_pread(fd, buffer, bytes, offset);
+    errno = EIO;
+    return pread_result;
+}
+
+static int fstat_fails;
+
+int __wrap_fstat(int fd, struct stat *status)
+{
+    errno = EIO;
+    return fstat_fails ? -1 : __real_fstat(fd, status);
 }
 
 /* Lets the next allocation fail after `allowed` good ones. */
@@ -116,6 +149,71 @@ static void opening_a_model_survives_each_failing_allocation(void **state)
     test_remove_folder(folder);
 }
 
+static void write_gguf(const char *folder, char *ret_path)
+{
+    static const char *const texts[] = {"a", "b", "ab", "<|im_start|>", "<|im_end|>"};
+    struct test_gguf file;
+    test_gguf_init(&file);
+    test_gguf_string(&file, "general.architecture", "llama");
+    test_gguf_string(&file, "tokenizer.ggml.model", "gpt2");
+    test_gguf_string(&file, "tokenizer.ggml.pre", "smollm");
+    test_gguf_string(&file, "tokenizer.chat_template", "<|im_start|>");
+    test_gguf_strings(&file, "tokenizer.ggml.tokens", texts, 5);
+    test_gguf_i32s(&file, "tokenizer.ggml.token_type", (const int32_t[]){1, 1, 1, 3, 3}, 5);
+    test_gguf_strings(&file, "tokenizer.ggml.merges", (const char *const[]){"a b"}, 1);
+    test_gguf_write(&file, folder, "x.gguf");
+    test_gguf_fini(&file);
+    snprintf(ret_path, 4200, "%s/x.gguf", folder);
+}
+
+static void opening_a_gguf_file_survives_each_failing_allocation(void **state)
+{
+    char folder[4096], path[4200];
+    int descriptors = test_open_descriptors(), rounds = 0;
+    test_folder(folder);
+    write_gguf(folder, path);
+    for (;; rounds++) {
+        struct agl_tokenizer *tokenizer = NULL;
+        fail_after(rounds);
+        int err = agl_tokenizer_open(&tokenizer, path);
+        if (!had_failed()) {
+            assert_int_equal(err, 0);
+            assert_string_equal(agl_chat_format(tokenizer), "chatml");
+            agl_tokenizer_close(tokenizer);
+            break;
+        }
+        assert_int_equal(err, -ENOMEM);
+        assert_null(tokenizer);
+        assert_int_equal(test_open_descriptors(), descriptors);
+    }
+    assert_true(rounds >= 11);
+    test_remove_folder(folder);
+}
+
+static void opening_a_gguf_file_survives_failing_calls(void **state)
+{
+    char folder[4096], path[4200];
+    struct agl_tokenizer *tokenizer = NULL;
+    int descriptors = test_open_descriptors();
+    test_folder(folder);
+    write_gguf(folder, path);
+    /* The first read asks what the file is, the second reads it. */
+    preads_left = 1;
+    pread_result = -1;
+    assert_int_equal(agl_tokenizer_open(&tokenizer, path), -EIO);
+    assert_non_null(strstr(agl_error_detail(), "x.gguf: header: reading at 0"));
+    preads_left = 1;
+    pread_result = 0;
+    assert_int_equal(agl_tokenizer_open(&tokenizer, path), -EINVAL);
+    assert_non_null(strstr(agl_error_detail(), "x.gguf: header: the file ends at 0"));
+    fstat_fails = 1;
+    assert_int_equal(agl_tokenizer_open(&tokenizer, path), -EIO);
+    fstat_fails = 0;
+    assert_null(tokenizer);
+    assert_int_equal(test_open_descriptors(), descriptors);
+    test_remove_folder(folder);
+}
+
 static void encoding_survives_each_failing_allocation(void **state)
 {
     static const char *const names[] = {"glm4", "qwen2"};
@@ -175,6 +273,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opening_survives_each_failing_allocation),
         cmocka_unit_test(opening_a_model_survives_each_failing_allocation),
+        cmocka_unit_test(opening_a_gguf_file_survives_each_failing_allocation),
+        cmocka_unit_test(opening_a_gguf_file_survives_failing_calls),
         cmocka_unit_test(encoding_survives_each_failing_allocation),
         cmocka_unit_test(rendering_survives_each_failing_allocation),
     };

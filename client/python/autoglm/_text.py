@@ -28,7 +28,7 @@ def _id(token: Token | int) -> int:
 
 class Tokenizer:
     """A tokenizer of a model: `path` is a tokenizer.json (byte-level BPE), a GLM-4 tokenizer.model,
-    or a folder that holds one of them, such as Model.folder.
+    a folder that holds one of them, or a GGUF file, which has its own: such as Model.folder.
 
     NotFound: nothing there; InvalidArgument: not understood, the detail names file and field. Many
     threads may use one at once. len() is one more than the highest id.

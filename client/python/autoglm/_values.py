@@ -24,8 +24,9 @@ class Model:
 
     index             its number in the daemon
     name              what requests call it
-    architecture      as in its config.json, or "echo"
-    folder            where the daemon read it from; its tokenizer is there too
+    architecture      as in its config.json or GGUF file, or "echo"
+    folder            where the daemon read it from, a folder or a GGUF file; its tokenizer is
+                      there too
     vocab_size        prompt ids must be below it
     context_tokens    prompt and answer together
     eos_ids           the ids that end its answers

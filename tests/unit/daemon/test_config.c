@@ -230,7 +230,7 @@ static void no_model_at_all_is_an_error_that_says_what_to_do(void **state)
 {
     write_file("{}");
     assert_int_equal(read_with(NULL, NULL, NULL, NULL), -EINVAL);
-    assert_non_null(strstr(failure.text, "no model to serve: give --model NAME=DIR"));
+    assert_non_null(strstr(failure.text, "no model to serve: give --model NAME=PATH"));
     assert_non_null(strstr(failure.text, file));
 }
 
@@ -338,7 +338,7 @@ static void wrong_flags_are_named(void **state)
     expect_flags_refused("--threads", "18446744073709551617", "--threads: is");
     expect_flags_refused("--help=1", NULL, "--help takes no value");
     expect_flags_refused("serve", NULL, "unexpected argument \"serve\"");
-    expect_flags_refused("--model", "glm", "--model: is \"glm\", must be NAME=DIR");
+    expect_flags_refused("--model", "glm", "--model: is \"glm\", must be NAME=PATH");
     expect_flags_refused("--model", "=x", "model name \"\"");
     expect_flags_refused("--config", NULL, "--config needs a value");
     assert_true(read_flags("--model", "a=echo:", "--model", "a=echo:") < 0);
@@ -390,7 +390,7 @@ static void help_names_every_flag(void **state)
         if (!strstr(text, flag))
             fail_msg("--help lacks %s", flag);
     }
-    assert_non_null(strstr(text, "--model NAME=DIR"));
+    assert_non_null(strstr(text, "--model NAME=PATH"));
     free(text);
 }
 

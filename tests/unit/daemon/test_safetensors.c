@@ -67,8 +67,9 @@ static void finds_tensors_by_name_with_offsets_from_the_files_begin(void **state
     struct failure failure;
     static const char header[] =
         "{\"b\":{\"dtype\":\"F32\",\"shape\":[1,2],\"data_offsets\":[0,8]},"
-        "\"a\":{\"dtype\":\"F16\",\"shape\":[3],\"data_offsets\":[8,14]}}";
-    assert_int_equal(parse(&table, header, 14, &failure), 0);
+        "\"a\":{\"dtype\":\"F16\",\"shape\":[3],\"data_offsets\":[8,14]},"
+        "\"c\":{\"dtype\":\"I32\",\"shape\":[1],\"data_offsets\":[14,18]}}";
+    assert_int_equal(parse(&table, header, 18, &failure), 0);
     assert_string_equal(table.tensors[0].name, "a");
     assert_string_equal(table.tensors[0].type, "F16");
     assert_int_equal(table.tensors[0].offset, 8 + strlen(header) + 8);
@@ -78,8 +79,10 @@ static void finds_tensors_by_name_with_offsets_from_the_files_begin(void **state
     assert_int_equal(table.tensors[1].shape[1], 2);
     enum tensor_type type;
     assert_true(safetensors_tensor_type(&table.tensors[0], &type) && type == TENSOR_F16);
-    table.tensors[0].type = "I32";
-    assert_false(safetensors_tensor_type(&table.tensors[0], &type));
+    assert_int_equal(table.tensors[0].source_type, GGUF_F16);
+    assert_int_equal(table.tensors[1].source_type, GGUF_F32);
+    assert_int_equal(table.tensors[2].source_type, GGUF_NONE);
+    assert_false(safetensors_tensor_type(&table.tensors[2], &type));
     safetensors_fini(&table);
 }
 
