@@ -19,7 +19,7 @@ struct variant {
     int supported;
 };
 
-enum { VARIANTS = 3 };
+enum { VARIANTS = 5 };
 
 #if defined(CPU_HAS_X86_VARIANTS)
 /* clang does not know this feature by name. */
@@ -38,6 +38,8 @@ static void list_variants(struct variant ret_variants[VARIANTS])
     int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    int vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+    *next++ = (struct variant){"avx512vnni", &cpu_ops_avx512vnni, vnni};
     *next++ = (struct variant){"avx512", &cpu_ops_avx512, avx512};
     *next++ = (struct variant){"avx2", &cpu_ops_avx2, avx2};
 #endif
@@ -61,7 +63,8 @@ static int choose_variant(const char *name, struct variant *ret_variant, const c
             return -EINVAL;
         }
     }
-    *ret_why = "no such variant on this machine; known are plain and, on x86-64, avx2 and avx512";
+    *ret_why = "no such variant on this machine; known are plain and, on x86-64, avx2, avx512 and "
+               "avx512vnni";
     return -EINVAL;
 }
 
@@ -169,6 +172,7 @@ void cpu_close(struct backend *backend)
     struct cpu_backend *cpu = (struct cpu_backend *)backend;
     pool_close(cpu->pool);
     cpu_free(backend, cpu->scratch, CPU_SCRATCH_FLOATS * sizeof *cpu->scratch);
+    cpu_free(backend, cpu->quantised, CPU_QUANTISED_BYTES);
     free(cpu->tiles);
     free(cpu);
 }
@@ -181,6 +185,10 @@ static int alloc_scratch(struct cpu_backend *cpu, uint32_t threads)
     if (err < 0)
         return err;
     cpu->scratch = memory;
+    err = cpu_alloc(&cpu->base, CPU_QUANTISED_BYTES, &memory);
+    if (err < 0)
+        return err;
+    cpu->quantised = memory;
     cpu->tiles = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->tiles, PAGE_BYTES));
     return cpu->tiles ? 0 : -ENOMEM;
 }
