@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #if defined(CPU_HAS_X86_VARIANTS)
 #include <cpuid.h>
 #endif
@@ -30,6 +32,18 @@ static int has_f16c(void)
 }
 #endif
 
+#if defined(CPU_HAS_X86_VARIANTS)
+/* The matrix unit's registers are large: the kernel gives them to a process that asks, for good. */
+static int has_amx(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & 1u << 24) || !(d & 1u << 25))
+        return 0;
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+#endif
+
 static void list_variants(struct variant ret_variants[VARIANTS])
 {
     memset(ret_variants, 0, VARIANTS * sizeof *ret_variants);
@@ -39,6 +53,7 @@ static void list_variants(struct variant ret_variants[VARIANTS])
     int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     int vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+    *next++ = (struct variant){"amx", &cpu_ops_amx, vnni && has_amx()};
     *next++ = (struct variant){"avx512vnni", &cpu_ops_avx512vnni, vnni};
     *next++ = (struct variant){"avx512", &cpu_ops_avx512, avx512};
     *next++ = (struct variant){"avx2", &cpu_ops_avx2, avx2};
@@ -63,8 +78,8 @@ static int choose_variant(const char *name, struct variant *ret_variant, const c
             return -EINVAL;
         }
     }
-    *ret_why = "no such variant on this machine; known are plain and, on x86-64, avx2, avx512 and "
-               "avx512vnni";
+    *ret_why = "no such variant on this machine; known are plain and, on x86-64, avx2, avx512, "
+               "avx512vnni and amx";
     return -EINVAL;
 }
 
@@ -174,6 +189,7 @@ void cpu_close(struct backend *backend)
     cpu_free(backend, cpu->scratch, CPU_SCRATCH_FLOATS * sizeof *cpu->scratch);
     cpu_free(backend, cpu->quantised, CPU_QUANTISED_BYTES);
     free(cpu->tiles);
+    free(cpu->strips);
     free(cpu);
 }
 
@@ -190,7 +206,8 @@ static int alloc_scratch(struct cpu_backend *cpu, uint32_t threads)
         return err;
     cpu->quantised = memory;
     cpu->tiles = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->tiles, PAGE_BYTES));
-    return cpu->tiles ? 0 : -ENOMEM;
+    cpu->strips = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->strips, PAGE_BYTES));
+    return cpu->tiles && cpu->strips ? 0 : -ENOMEM;
 }
 
 int cpu_open(struct backend **ret_backend, const struct backend_options *options,

@@ -13,7 +13,9 @@ enum {
      * batches go through it in parts; a row must fit. */
     CPU_SCRATCH_FLOATS = 1 << 20,
     /* As many inputs rounded to 8 bits: 32 numbers take 32 bytes and a group's 16. */
-    CPU_QUANTISED_BYTES = CPU_SCRATCH_FLOATS / 32 * 48,
+    CPU_QUANTISED_BYTES = CPU_SCRATCH_FLOATS / 32 * 48 + 4096, /* a tile reads beyond its rows */
+    CPU_STRIP_GROUPS = 64, /* columns of a strip that are unpacked at once, in groups of 32 */
+    CPU_STRIP_ROWS = 512,  /* of inputs that meet them */
     CPU_HEAD_DIM_MAX = 1024,
     CPU_TILE_POSITIONS = 16, /* of attention: positions 0..15, 16..31, ... are handled together */
     CPU_HEADS_AT_ONCE = 8,   /* query heads of a group that share a tile read from the cache */
@@ -28,12 +30,23 @@ struct cpu_tile {
     float sums[CPU_HEADS_AT_ONCE][CPU_HEAD_DIM_MAX];
 };
 
+/* One thread's working memory for a strip of packed weights and a matrix unit (linear_amx.c). */
+struct cpu_strip {
+    int8_t numbers[CPU_STRIP_GROUPS][8][64] __attribute__((aligned(64)));
+    float scales[CPU_STRIP_GROUPS][16];
+    float mins[CPU_STRIP_GROUPS][16]; /* or the factors of both halves */
+    float second[CPU_STRIP_GROUPS][16];
+    int32_t products[2][2][16][16]; /* of two pairs of tiles */
+    float sums[CPU_STRIP_ROWS][16];
+};
+
 struct cpu_backend {
     struct backend base;
     struct pool *pool;
-    float *scratch;         /* [CPU_SCRATCH_FLOATS] */
-    char *quantised;        /* [CPU_QUANTISED_BYTES]: inputs of packed weights (quantised.h) */
-    struct cpu_tile *tiles; /* one a thread */
+    float *scratch;           /* [CPU_SCRATCH_FLOATS] */
+    char *quantised;          /* [CPU_QUANTISED_BYTES]: inputs of packed weights (quantised.h) */
+    struct cpu_tile *tiles;   /* one a thread */
+    struct cpu_strip *strips; /* one a thread */
     const char *variant;
     char description[64];
 };

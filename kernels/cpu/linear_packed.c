@@ -16,45 +16,18 @@
  */
 #include "kernels/cpu/dot.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/part.h"
 
-#if !defined(PREFETCH_BYTES)
-#define PREFETCH_BYTES 2048
-#endif
-
-enum { LINE_BYTES = 64, STRIPS_AT_ONCE = 4, ROWS_STREAMED = 16 };
+enum {
+    STRIPS_AT_ONCE = 4,
+    ROWS_STREAMED = 16,
+};
 
 /* A part of a strip. */
 struct part {
     const char *strip;
     size_t lane; /* its first row in the strip */
 };
-
-SPECIALISED vector_f32 part_scale(enum tensor_type type, const char *header, size_t group,
-                                  size_t lane)
-{
-    if (!packed_has_factors(type))
-        return load_f16(header + (group * PACKED_STRIP + lane) * 2);
-    vector_f32 scale = load_f16(header + lane * 2);
-    const char *factors = header + (size_t)4 * PACKED_STRIP;
-    return type == TENSOR_Q8_HALVES ? scale
-                                    : scale * load_i8(factors + group * 2 * PACKED_STRIP + lane);
-}
-
-SPECIALISED vector_f32 part_min(enum tensor_type type, const char *header, size_t group,
-                                size_t lane)
-{
-    if (!packed_has_factors(type))
-        return load_f16(header + ((2 + group) * PACKED_STRIP + lane) * 2);
-    const char *factors = header + (size_t)4 * PACKED_STRIP;
-    return load_f16(header + (PACKED_STRIP + lane) * 2) *
-           load_i8(factors + (group * 2 + 1) * PACKED_STRIP + lane);
-}
-
-/* A factor of Q8_HALVES. */
-SPECIALISED vector_f32 half_factor(const char *header, size_t group, size_t half, size_t lane)
-{
-    return load_i8(header + (size_t)4 * PACKED_STRIP + (group * 2 + half) * PACKED_STRIP + lane);
-}
 
 /* Adds a part's products with the inputs' quads [from, to). */
 SPECIALISED void dot_bytes(enum tensor_type type, int parts, int rows,
@@ -149,14 +122,6 @@ SPECIALISED void dot_group(enum tensor_type type, int parts, int rows,
     }
 }
 
-/* Asks for what is read a little later: the reading runs ahead of the arithmetic. */
-SPECIALISED void prefetch(const char *numbers, size_t bytes)
-{
-    for (size_t i = 0; PREFETCH_BYTES && i < bytes; i += LINE_BYTES)
-        __builtin_prefetch(numbers + PREFETCH_BYTES + i);
-}
-
-/* inputs, in: of the tile's first row. */
 SPECIALISED void sum_tile(enum tensor_type type, int parts, int rows, const struct part *tile,
                           const struct panel *panel, uint32_t first_row, size_t groups,
                           vector_f32 sums[TILE_PARTS_MAX][TILE_ROWS_MAX])
@@ -178,8 +143,8 @@ SPECIALISED void sum_tile(enum tensor_type type, int parts, int rows, const stru
             headers[p] = tile[p].strip + unit;
             numbers[p] =
                 headers[p] + header_bytes + group * packed_group_bytes(type) + lanes[p] * 4;
-            if (rows < 8)
-                prefetch(numbers[p], packed_group_bytes(type) / STRIP_PARTS);
+            prefetch(numbers[p] + (parts == 1 ? PREFETCH_BYTES_ALONE : PREFETCH_BYTES),
+                     packed_group_bytes(type) / STRIP_PARTS);
         }
         vector_f32 products[TILE_PARTS_MAX][TILE_ROWS_MAX];
         dot_group(type, parts, rows, numbers, headers, lanes, group, inputs, in, products);
@@ -193,31 +158,6 @@ SPECIALISED void sum_tile(enum tensor_type type, int parts, int rows, const stru
             for (int r = 0; r < rows; r++)
                 sums[p][r] = fused(min, vector_all(in[r].scaled_sum), sums[p][r]);
         }
-    }
-}
-
-/* The bias of a part's outputs; zero beyond the last. */
-static vector_f32 part_bias(const struct tensor *bias, uint32_t first, uint32_t count)
-{
-    if (!bias->data)
-        return (vector_f32){0};
-    return load_tail(bias->type, bias->data, first, count);
-}
-
-SPECIALISED void write_part(const struct map *map, uint32_t output, uint32_t row, int rows,
-                            const vector_f32 *sums)
-{
-    uint32_t outputs = map->output->weight.rows;
-    uint32_t count = outputs - output < VECTOR_LANES ? outputs - output : VECTOR_LANES;
-    vector_f32 bias = part_bias(&map->output->bias, output, count);
-    for (int r = 0; r < rows; r++) {
-        float *to = map->output->out + (size_t)(row + (uint32_t)r) * outputs + output;
-        vector_f32 sum = sums[r] + bias;
-        if (count == VECTOR_LANES) {
-            store_f32(to, map->add ? load_f32(to) + sum : sum);
-            continue;
-        }
-        store_tail(to, map->add ? load_tail(TENSOR_F32, to, 0, count) + sum : sum, count);
     }
 }
 
@@ -284,6 +224,12 @@ SPECIALISED void multiply_strips(enum tensor_type type, const struct linear_job 
 void VARIANT(cpu_multiply_packed)(const struct linear_job *job, const struct map *map,
                                   uint32_t first, uint32_t end, uint32_t thread)
 {
+#if defined(__AMX_INT8__)
+    if (job->rows >= AMX_ROWS_MIN) {
+        cpu_multiply_tiles(job, map, first, end, thread);
+        return;
+    }
+#endif
     switch (map->output->weight.type) {
     case TENSOR_Q8:
         multiply_strips(TENSOR_Q8, job, map, first, end);
