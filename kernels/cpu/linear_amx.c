@@ -151,6 +151,20 @@ SPECIALISED void add_panel(enum tensor_type type, struct cpu_strip *strip,
     }
 }
 
+/* One panel's part of multiply_strip(). The sums are named one by one, so that they stay in
+ * registers. */
+SPECIALISED void multiply_panel(enum tensor_type type, struct cpu_strip *strip,
+                                const struct panel *panel, size_t first, size_t count,
+                                float (*kept)[16])
+{
+    vector_f32 sums[TILE_ROWS];
+    for (int r = 0; r < TILE_ROWS; r++)
+        sums[r] = first ? load_f32(kept[r]) : (vector_f32){0};
+    add_panel(type, strip, panel, first, count, sums);
+    for (int r = 0; r < TILE_ROWS; r++)
+        store_f32(kept[r], sums[r]);
+}
+
 /* One strip for the rows [row, end). */
 SPECIALISED void multiply_strip(enum tensor_type type, const struct linear_job *job,
                                 const struct map *map, uint32_t output, uint32_t row, uint32_t end,
@@ -165,15 +179,12 @@ SPECIALISED void multiply_strip(enum tensor_type type, const struct linear_job *
         unpack(type, packed, first, count, strip);
         for (uint32_t r = row; r < end; r += PANEL_ROWS) {
             struct panel panel = panel_at(job->cpu->quantised, r, job->rows, job->width);
-            vector_f32 sums[TILE_ROWS] = {{0}};
-            if (first)
-                memcpy(sums, strip->sums[r - row], sizeof sums);
-            add_panel(type, strip, &panel, first, count, sums);
-            if (first + count < groups)
-                memcpy(strip->sums[r - row], sums, sizeof sums);
-            else
-                write_part(map, output, job->first_row + r, (int)panel.rows, sums);
+            multiply_panel(type, strip, &panel, first, count, strip->sums + (r - row));
         }
+    }
+    for (uint32_t r = row; r < end; r++) {
+        vector_f32 sum = load_f32(strip->sums[r - row]);
+        write_part(map, output, job->first_row + r, 1, &sum);
     }
 }
 
