@@ -8,6 +8,11 @@
  * bit for bit on the CPU: never on the batch's other members, on its size or on the number of
  * threads.
  *
+ * Matrices may be of any type; vectors (norms, biases) are of the plain ones. A matrix of a packed
+ * type meets inputs rounded to 8 bits: each row's 32 columns of a group to q * scale, |q| <= 127,
+ * scale = largest magnitude / 127; below 2^-100 they count as zero, and one that is not finite
+ * makes the results NaN.
+ *
  * Threads: a backend is used by one thread at a time. It may use threads of its own inside a call.
  * Nothing here allocates, locks or logs after opening, save alloc, free and the cache's open and
  * close. Errors: 0 or a negative errno; -EIO means that the device is lost.
@@ -18,6 +23,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/quant.h"
 #include "kernels/tensor.h"
 
 struct backend;
@@ -74,8 +80,9 @@ struct kv_cache_options {
 struct backend_options {
     const char *device; /* "cpu" */
     uint32_t threads;   /* 0: as many as processors are allowed */
-    const char
-        *variant; /* CPU instructions: NULL: the best there is, else "plain", "avx2", "avx512" */
+    /* CPU instructions: NULL: the best there is, else "plain", "avx2", "avx512", "avx512vnni",
+     * "amx". */
+    const char *variant;
 };
 
 struct backend_ops {
@@ -93,6 +100,11 @@ struct backend_ops {
     /* Copies host memory to device memory and back; done on return. */
     int (*upload)(struct backend *backend, void *to, const void *from, uint64_t bytes);
     int (*download)(struct backend *backend, void *to, const void *from, uint64_t bytes);
+
+    /* Fills `memory`, tensor_bytes() large, with a matrix of a packed type, on all threads.
+     * tensor->data is not looked at. The source's errors. */
+    int (*pack)(struct backend *backend, const struct tensor *tensor, void *memory,
+                quant_source *source, void *context);
 
     /* The paged key-value cache of one model. */
     int (*cache_open)(struct backend *backend, const struct kv_cache_options *options,

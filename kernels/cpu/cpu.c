@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #if defined(CPU_HAS_X86_VARIANTS)
 #include <cpuid.h>
 #endif
@@ -19,7 +21,7 @@ struct variant {
     int supported;
 };
 
-enum { VARIANTS = 3 };
+enum { VARIANTS = 5 };
 
 #if defined(CPU_HAS_X86_VARIANTS)
 /* clang does not know this feature by name. */
@@ -27,6 +29,18 @@ static int has_f16c(void)
 {
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
+#if defined(CPU_HAS_X86_VARIANTS)
+/* The matrix unit's registers are large: the kernel gives them to a process that asks, for good. */
+static int has_amx(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & 1u << 24) || !(d & 1u << 25))
+        return 0;
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 #endif
 
@@ -38,6 +52,9 @@ static void list_variants(struct variant ret_variants[VARIANTS])
     int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    int vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+    *next++ = (struct variant){"amx", &cpu_ops_amx, vnni && has_amx()};
+    *next++ = (struct variant){"avx512vnni", &cpu_ops_avx512vnni, vnni};
     *next++ = (struct variant){"avx512", &cpu_ops_avx512, avx512};
     *next++ = (struct variant){"avx2", &cpu_ops_avx2, avx2};
 #endif
@@ -61,7 +78,8 @@ static int choose_variant(const char *name, struct variant *ret_variant, const c
             return -EINVAL;
         }
     }
-    *ret_why = "no such variant on this machine; known are plain and, on x86-64, avx2 and avx512";
+    *ret_why = "no such variant on this machine; known are plain and, on x86-64, avx2, avx512, "
+               "avx512vnni and amx";
     return -EINVAL;
 }
 
@@ -169,7 +187,9 @@ void cpu_close(struct backend *backend)
     struct cpu_backend *cpu = (struct cpu_backend *)backend;
     pool_close(cpu->pool);
     cpu_free(backend, cpu->scratch, CPU_SCRATCH_FLOATS * sizeof *cpu->scratch);
+    cpu_free(backend, cpu->quantised, CPU_QUANTISED_BYTES);
     free(cpu->tiles);
+    free(cpu->strips);
     free(cpu);
 }
 
@@ -181,8 +201,13 @@ static int alloc_scratch(struct cpu_backend *cpu, uint32_t threads)
     if (err < 0)
         return err;
     cpu->scratch = memory;
+    err = cpu_alloc(&cpu->base, CPU_QUANTISED_BYTES, &memory);
+    if (err < 0)
+        return err;
+    cpu->quantised = memory;
     cpu->tiles = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->tiles, PAGE_BYTES));
-    return cpu->tiles ? 0 : -ENOMEM;
+    cpu->strips = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->strips, PAGE_BYTES));
+    return cpu->tiles && cpu->strips ? 0 : -ENOMEM;
 }
 
 int cpu_open(struct backend **ret_backend, const struct backend_options *options,

@@ -12,6 +12,10 @@ enum {
     /* Floats of the matrix scratch: normed inputs, and outputs that wait for their norm. Wider
      * batches go through it in parts; a row must fit. */
     CPU_SCRATCH_FLOATS = 1 << 20,
+    /* As many inputs rounded to 8 bits: 32 numbers take 32 bytes and a group's 16. */
+    CPU_QUANTISED_BYTES = CPU_SCRATCH_FLOATS / 32 * 48 + 4096, /* a tile reads beyond its rows */
+    CPU_STRIP_GROUPS = 64, /* columns of a strip that are unpacked at once, in groups of 32 */
+    CPU_STRIP_ROWS = 512,  /* of inputs that meet them */
     CPU_HEAD_DIM_MAX = 1024,
     CPU_TILE_POSITIONS = 16, /* of attention: positions 0..15, 16..31, ... are handled together */
     CPU_HEADS_AT_ONCE = 8,   /* query heads of a group that share a tile read from the cache */
@@ -26,11 +30,23 @@ struct cpu_tile {
     float sums[CPU_HEADS_AT_ONCE][CPU_HEAD_DIM_MAX];
 };
 
+/* One thread's working memory for a strip of packed weights and a matrix unit (linear_amx.c). */
+struct cpu_strip {
+    int8_t numbers[CPU_STRIP_GROUPS][8][64] __attribute__((aligned(64)));
+    float scales[CPU_STRIP_GROUPS][16];
+    float mins[CPU_STRIP_GROUPS][16]; /* or the factors of both halves */
+    float second[CPU_STRIP_GROUPS][16];
+    int32_t products[2][2][16][16]; /* of two pairs of tiles */
+    float sums[CPU_STRIP_ROWS][16];
+};
+
 struct cpu_backend {
     struct backend base;
     struct pool *pool;
-    float *scratch;         /* [CPU_SCRATCH_FLOATS] */
-    struct cpu_tile *tiles; /* one a thread */
+    float *scratch;           /* [CPU_SCRATCH_FLOATS] */
+    char *quantised;          /* [CPU_QUANTISED_BYTES]: inputs of packed weights (quantised.h) */
+    struct cpu_tile *tiles;   /* one a thread */
+    struct cpu_strip *strips; /* one a thread */
     const char *variant;
     char description[64];
 };
@@ -61,6 +77,8 @@ int cpu_download(struct backend *backend, void *to, const void *from, uint64_t b
 int cpu_cache_open(struct backend *backend, const struct kv_cache_options *options,
                    struct kv_cache **ret_cache);
 void cpu_cache_close(struct backend *backend, struct kv_cache *cache);
+int cpu_pack(struct backend *backend, const struct tensor *tensor, void *memory,
+             quant_source *source, void *context);
 int cpu_select_rows(struct backend *backend, const float *in, const uint32_t *indices,
                     uint32_t count, uint32_t width, float *out);
 
@@ -91,9 +109,9 @@ int VARIANT(cpu_linear_add)(struct backend *backend, const float *in, uint32_t r
                             const struct tensor *weight, const struct tensor *bias,
                             const struct rms_norm *norm, float *residual);
 
-/* out = norm(in) for rows of one width; a pool's loop over rows. Used by linear. */
-void VARIANT(cpu_norm_rows)(struct pool *pool, const struct rms_norm *norm, const float *in,
-                            uint32_t rows, uint32_t width, float *out);
+/* out = norm(in) for one row. Used by linear. */
+void VARIANT(cpu_norm_row)(const struct rms_norm *norm, const float *in, uint32_t width,
+                           float *out);
 /* residual += norm(in) */
 void VARIANT(cpu_norm_add_rows)(struct pool *pool, const struct rms_norm *norm, const float *in,
                                 uint32_t rows, uint32_t width, float *residual);
@@ -101,5 +119,7 @@ void VARIANT(cpu_norm_add_rows)(struct pool *pool, const struct rms_norm *norm, 
 extern const struct backend_ops cpu_ops_plain;
 extern const struct backend_ops cpu_ops_avx2;
 extern const struct backend_ops cpu_ops_avx512;
+extern const struct backend_ops cpu_ops_avx512vnni;
+extern const struct backend_ops cpu_ops_amx;
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * One number to f16 (IEEE 754 binary16), by its bits: no compiler support is needed.
+ * One number to f16 (IEEE 754 binary16) and back, by its bits: no compiler support is needed.
  */
 #ifndef AGL_KERNELS_CPU_HALF_H
 #define AGL_KERNELS_CPU_HALF_H
@@ -31,6 +31,23 @@ static inline uint16_t half_from_float(float value)
     }
     uint32_t odd = magnitude >> 13 & 1;
     return sign | (uint16_t)((magnitude - 0x38000000 + 0xFFF + odd) >> 13);
+}
+
+/* Exact; NaN stays NaN. */
+static inline float half_to_float(uint16_t half)
+{
+    /* Exponent and fraction moved into place and scaled by 2^(127 - 15), which sets numbers right,
+     * subnormal ones too; infinities and NaN get the largest exponent instead. */
+    uint32_t bits = (uint32_t)(half & 0x7FFF) << 13;
+    float value;
+    if (bits >= 0x0F800000) {
+        bits |= 0x7F800000;
+        memcpy(&value, &bits, sizeof value);
+    } else {
+        memcpy(&value, &bits, sizeof value);
+        value *= 0x1p112f;
+    }
+    return half & 0x8000 ? -value : value;
 }
 
 #endif

@@ -55,11 +55,8 @@ SPECIALISED void norm_row(const struct norm_job *job, const float *in, float *ou
     }
 }
 
-static void norm_chunk(void *argument, uint32_t row, uint32_t thread)
+static void norm_any_row(const struct norm_job *job, const float *in, float *out)
 {
-    const struct norm_job *job = argument;
-    const float *in = job->in + (size_t)row * job->width;
-    float *out = job->out + (size_t)row * job->width;
     switch (job->norm->weight.type) {
     case TENSOR_F32:
         norm_row(job, in, out, TENSOR_F32);
@@ -70,15 +67,22 @@ static void norm_chunk(void *argument, uint32_t row, uint32_t thread)
     case TENSOR_BF16:
         norm_row(job, in, out, TENSOR_BF16);
         break;
+    default:
+        assert(!"a norm's weights are not packed");
     }
 }
 
-void VARIANT(cpu_norm_rows)(struct pool *pool, const struct rms_norm *norm, const float *in,
-                            uint32_t rows, uint32_t width, float *out)
+void VARIANT(cpu_norm_row)(const struct rms_norm *norm, const float *in, uint32_t width, float *out)
 {
     assert(norm->weight.cols == width);
-    struct norm_job job = {.norm = norm, .in = in, .width = width, .out = out};
-    pool_run(pool, norm_chunk, &job, rows);
+    struct norm_job job = {.norm = norm, .width = width};
+    norm_any_row(&job, in, out);
+}
+
+static void norm_chunk(void *argument, uint32_t row, uint32_t thread)
+{
+    const struct norm_job *job = argument;
+    norm_any_row(job, job->in + (size_t)row * job->width, job->out + (size_t)row * job->width);
 }
 
 void VARIANT(cpu_norm_add_rows)(struct pool *pool, const struct rms_norm *norm, const float *in,

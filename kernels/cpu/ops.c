@@ -9,6 +9,7 @@ const struct backend_ops VARIANT(cpu_ops) = {
     .free = cpu_free,
     .upload = cpu_upload,
     .download = cpu_download,
+    .pack = cpu_pack,
     .cache_open = cpu_cache_open,
     .cache_close = cpu_cache_close,
     .embed = VARIANT(cpu_embed),

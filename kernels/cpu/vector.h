@@ -47,9 +47,16 @@ SPECIALISED vector_f32 multiply_add(vector_f32 a, vector_f32 b, vector_f32 c)
 #endif
 }
 
+/* (Not {0} + value: that is an addition, since 0 + -0 is 0.) */
 SPECIALISED vector_f32 vector_all(float value)
 {
-    return (vector_f32){0} + value;
+#if defined(__AVX512F__)
+    return (vector_f32)_mm512_set1_ps(value);
+#elif defined(__AVX2__)
+    return (vector_f32)_mm256_set1_ps(value);
+#else
+    return (vector_f32){value, value, value, value};
+#endif
 }
 
 /* The sum of all lanes: halves are added until one lane is left. */

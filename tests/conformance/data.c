@@ -70,6 +70,8 @@ static double store_element(enum tensor_type type, char *to, double value)
     case TENSOR_F16:
         memcpy(to, &half, sizeof half);
         return value_of_f16(half);
+    default:
+        break;
     }
     return 0;
 }
@@ -111,8 +113,8 @@ double sum_chain(uint32_t n)
 
 const char *const *runnable_variants(void)
 {
-    static const char *const all[] = {"plain", "avx2", "avx512"};
-    static const char *runnable[4];
+    static const char *const all[] = {"plain", "avx2", "avx512", "avx512vnni", "amx"};
+    static const char *runnable[sizeof all / sizeof *all + 1];
     int count = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         const char *why;

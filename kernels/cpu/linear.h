@@ -1,0 +1,42 @@
+/*
+ * What the files of the matrix product share: one call of linear or linear_add, cut into chunks.
+ */
+#ifndef AGL_KERNELS_CPU_LINEAR_H
+#define AGL_KERNELS_CPU_LINEAR_H
+
+#include "kernels/cpu/cpu.h"
+
+/* One weight matrix as the chunks see it. */
+struct map {
+    const struct linear_output *output;
+    bool add;               /* to what is in output->out */
+    uint32_t chunk_outputs; /* of a packed type: a multiple of a strip */
+    uint32_t first_chunk;
+};
+
+struct linear_job {
+    struct cpu_backend *cpu;
+    const float *in;    /* [rows, width], for maps of plain types */
+    uint32_t first_row; /* of the outputs, for in's row 0 */
+    uint32_t rows;
+    uint32_t width;
+    const struct map *maps;
+    uint32_t count;
+};
+
+/* Rounds one row of inputs to 8 bits, into its place in cpu->quantised among `rows` of them. */
+void VARIANT(cpu_quantise_row)(struct cpu_backend *cpu, const float *in, uint32_t row,
+                               uint32_t rows, uint32_t width);
+
+/* The outputs [first, end) of a map of a packed type, for all rows, from cpu->quantised; first is
+ * a multiple of a strip. */
+void VARIANT(cpu_multiply_packed)(const struct linear_job *job, const struct map *map,
+                                  uint32_t first, uint32_t end, uint32_t thread);
+
+/* linear_amx.c: the same with a matrix unit, where the variant has one. It takes 16 rows at a time:
+ * below AMX_ROWS_MIN of them it does not pay. */
+enum { AMX_ROWS_MIN = 9 };
+void cpu_multiply_tiles(const struct linear_job *job, const struct map *map, uint32_t first,
+                        uint32_t end, uint32_t thread);
+
+#endif
