@@ -143,13 +143,14 @@ static void close_sockets(struct connection *const *connections, uint32_t count)
     }
 }
 
-/* Those of connections that ended at that time or before. Releases none. */
+/* Those of connections that ended at that time or before, and whose strange_fd is closed: the last
+ * close has to be ours. Releases none. */
 static void close_sockets_of(struct connections *all, uint64_t closed_ns)
 {
     struct connection *batch[CONNECTION_SOCKETS_AT_ONCE];
     uint32_t count = 0;
     for (struct connection *at = all->first; at; at = at->next) {
-        if (!can_be_closed(at) || at->socket_fd < 0 || at->closed_ns > closed_ns)
+        if (!can_be_closed(at) || at->strange_fd >= 0 || at->closed_ns > closed_ns)
             continue;
         batch[count++] = at;
         if (count == CONNECTION_SOCKETS_AT_ONCE) {
