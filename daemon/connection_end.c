@@ -60,11 +60,22 @@ static bool can_be_closed(const struct connection *connection)
            (connection->socket_fd >= 0 || connection->strange_fd >= 0);
 }
 
+static void resume_those_of(struct connections *all, const struct user *user)
+{
+    struct connection *next;
+    for (struct connection *at = all->first; at; at = next) {
+        next = at->next;
+        if (at->waits_for_burial && at->user == user)
+            connection_resume(at);
+    }
+}
+
 static void on_buried(struct loop_op *op, int result)
 {
     struct connection *connection = op->owner;
     connection->user->burying--;
     connection->all->to_close += can_be_closed(connection);
+    resume_those_of(connection->all, connection->user);
     try_release(connection);
 }
 
