@@ -60,11 +60,22 @@ static bool can_be_closed(const struct connection *connection)
            (connection->socket_fd >= 0 || connection->strange_fd >= 0);
 }
 
+static void resume_those_of(struct connections *all, const struct user *user)
+{
+    struct connection *next;
+    for (struct connection *at = all->first; at; at = next) {
+        next = at->next;
+        if (at->waits_for_burial && at->user == user)
+            connection_resume(at);
+    }
+}
+
 static void on_buried(struct loop_op *op, int result)
 {
     struct connection *connection = op->owner;
     connection->user->burying--;
     connection->all->to_close += can_be_closed(connection);
+    resume_those_of(connection->all, connection->user);
     try_release(connection);
 }
 
@@ -143,13 +154,14 @@ static void close_sockets(struct connection *const *connections, uint32_t count)
     }
 }
 
-/* Those of connections that ended at that time or before. Releases none. */
+/* Those of connections that ended at that time or before, and whose strange_fd is closed: the last
+ * close has to be ours. Releases none. */
 static void close_sockets_of(struct connections *all, uint64_t closed_ns)
 {
     struct connection *batch[CONNECTION_SOCKETS_AT_ONCE];
     uint32_t count = 0;
     for (struct connection *at = all->first; at; at = at->next) {
-        if (!can_be_closed(at) || at->socket_fd < 0 || at->closed_ns > closed_ns)
+        if (!can_be_closed(at) || at->strange_fd >= 0 || at->closed_ns > closed_ns)
             continue;
         batch[count++] = at;
         if (count == CONNECTION_SOCKETS_AT_ONCE) {

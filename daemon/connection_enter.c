@@ -224,14 +224,13 @@ static void take_hello(struct connection *connection, const struct handshake_pac
 }
 
 /* What a client may send besides memory is closed when its maker likes, so one of each user at a
- * time. */
+ * time; the others wait, until their deadline. */
 static void take_packet(struct connection *connection)
 {
     struct handshake_packet packet;
     bool is_hello = connection->state == CONNECTION_HELLO;
     if (!is_hello && connection->user->burying) {
-        connection_refuse(connection, -EUSERS,
-                          "what this user sent instead of memory is not closed yet");
+        connection->waits_for_burial = true;
         return;
     }
     int got = handshake_look(&packet, connection->socket_fd, !is_hello);
@@ -259,6 +258,17 @@ static void on_readable(struct loop_op *op, int result)
         else
             take_packet(connection);
     }
+    connection_settle(connection);
+}
+
+void connection_resume(struct connection *connection)
+{
+    connection->waits_for_burial = false;
+    if (connection->state != CONNECTION_ATTACH)
+        return;
+    int err = wait_for_packet(connection);
+    if (err < 0)
+        connection_refuse_system(connection, err, "the connection");
     connection_settle(connection);
 }
 

@@ -22,6 +22,7 @@ struct connection {
     struct loop_op readable, hang_up, process, timer;
     struct loop_op burial; /* of strange_fd */
     int strange_fd;        /* what came instead of memory, to be closed; -1: none */
+    bool waits_for_burial; /* of another one's of the same user, before its packet is looked at */
 
     struct geometry geometry;
     struct region daemon_half;  /* until the session has it, as socket and doorbell */
@@ -82,6 +83,9 @@ void connections_keep_sweeping(struct connections *all);
 
 /* Waits for the first packet, until the deadline. */
 int connection_begin(struct connection *connection);
+
+/* Looks at the packet of a connection that waited for a burial. */
+void connection_resume(struct connection *connection);
 
 /* Gives the session to the engine, if that has room for it now, and lets the client begin. */
 void connection_try_enter(struct connection *connection);

@@ -38,7 +38,6 @@ void bench_stop_catch(void)
         if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
             handle(signals[i], note_signal);
     }
-    handle(SIGALRM, tick);
     handle(SIGPIPE, SIG_IGN);
 }
 
@@ -61,6 +60,7 @@ static void set_timer(long us)
 
 void bench_tick_begin(void)
 {
+    handle(SIGALRM, tick);
     set_timer(BENCH_LOOK_NS / 1000);
 }
 

@@ -238,11 +238,25 @@ static bool one_client(void)
     return was_served;
 }
 
+/* After the n-th call, `what`, failed; and the next client is served. */
+static void nothing_is_left(unsigned n, const char *what, int descriptors, int mappings)
+{
+    rig_until_descriptors(&rig, descriptors);
+    if (rig_mappings() != mappings)
+        fail_msg("call %u (%s): %d mappings, not %d", n, what, rig_mappings(), mappings);
+    assert_int_equal(rig.engine.session_count, 0);
+    int fd = rig_connect(&rig);
+    rig_enter(&rig, fd);
+    close(fd);
+    rig_until_descriptors(&rig, descriptors);
+}
+
 static void handshake_survives_each_fault(void **state)
 {
     unsigned served = 0, refused = 0;
     fault_errno = *(int *)*state;
     for (unsigned n = 1; n <= FAULTS_MAX; n++) {
+        int before = test_open_descriptors();
         rig_init(&rig);
         rig.config.handshake_ns = 2000000000;
         rig_open(&rig);
@@ -256,18 +270,10 @@ static void handshake_survives_each_fault(void **state)
         refused += !was_served;
         const char *what = failed;
         failed = "nothing more";
-        rig_until_descriptors(&rig, descriptors);
-        if (rig_mappings() != mappings)
-            fail_msg("call %u (%s): %d mappings, not %d", n, what, rig_mappings(), mappings);
-        assert_int_equal(rig.engine.session_count, 0);
-
-        if (control_turn(rig.control, 0) == 1) { /* the next one is served */
-            int fd = rig_connect(&rig);
-            rig_enter(&rig, fd);
-            close(fd);
-            rig_until_descriptors(&rig, descriptors);
-        }
+        if (control_turn(rig.control, 0) == 1) /* else it stops, and its end closes everything */
+            nothing_is_left(n, what, descriptors, mappings);
         rig_fini(&rig);
+        assert_int_equal(test_open_descriptors(), before);
         if (!what) { /* nothing was left to fail */
             assert_true(was_served);
             assert_true(refused > 10 && served >= 1);
@@ -323,8 +329,9 @@ static void attach_with(int fd, int half)
     rig_send(fd, &attach, sizeof attach, &half, half >= 0);
 }
 
-static void while_a_descriptor_is_not_closed_its_user_may_not_send_another(void **state)
+static void while_a_descriptor_is_not_closed_no_other_of_its_user_is_received(void **state)
 {
+    struct answer answer;
     struct loop_op *closing = NULL;
     rig_init(&rig);
     rig_open(&rig);
@@ -338,17 +345,43 @@ static void while_a_descriptor_is_not_closed_its_user_may_not_send_another(void 
     rig_expect_error(&rig, first, -EPROTO, "not a memfd");
     close(first);
     assert_non_null(closing);
-    attach_with(second, STDERR_FILENO);
-    rig_expect_error(&rig, second, -EUSERS, "is not closed yet");
-    close(second);
+    attach_with(second, STDERR_FILENO); /* nobody looks at it */
+    for (int i = 0; i < 50; i++)
+        rig_turn(&rig);
+    assert_int_equal(take_answer(second, &answer), -EAGAIN);
 
     slow_close = NULL;
     close(slow_fd);
     closing->state = LOOP_IDLE;
     closing->handler(closing, 0);
-    second = rig_connect(&rig);
-    rig_enter(&rig, second);
+    rig_expect_error(&rig, second, -EPROTO, "not a memfd");
     close(second);
+    rig_until_descriptors(&rig, descriptors);
+    rig_fini(&rig);
+}
+
+static void who_waits_for_a_slow_close_has_a_deadline(void **state)
+{
+    struct loop_op *closing = NULL;
+    rig_init(&rig);
+    rig.config.handshake_ns = 1000000000;
+    rig_open(&rig);
+    rig_turn(&rig);
+    int descriptors = test_open_descriptors();
+    int first = rig_connect(&rig), second = rig_connect(&rig);
+    rig_enter_hall(&rig, first);
+    rig_enter_hall(&rig, second);
+    slow_close = &closing;
+    attach_with(first, STDERR_FILENO);
+    rig_expect_error(&rig, first, -EPROTO, "not a memfd");
+    attach_with(second, -1);
+    rig_expect_error(&rig, second, -ETIMEDOUT, "handshake_ms");
+    close(first);
+    close(second);
+    slow_close = NULL;
+    close(slow_fd);
+    closing->state = LOOP_IDLE;
+    closing->handler(closing, 0);
     rig_until_descriptors(&rig, descriptors);
     rig_fini(&rig);
 }
@@ -445,7 +478,8 @@ int main(void)
         {"handshake_survives_emfile", handshake_survives_each_fault, NULL, NULL, &full},
         {"handshake_survives_enoprotoopt", handshake_survives_each_fault, NULL, NULL, &absent},
         cmocka_unit_test(opening_survives_each_fault),
-        cmocka_unit_test(while_a_descriptor_is_not_closed_its_user_may_not_send_another),
+        cmocka_unit_test(while_a_descriptor_is_not_closed_no_other_of_its_user_is_received),
+        cmocka_unit_test(who_waits_for_a_slow_close_has_a_deadline),
         cmocka_unit_test(what_is_not_closed_at_the_end_is_left_to_it),
         cmocka_unit_test(an_older_kernel_names_the_process_by_its_number),
         cmocka_unit_test(a_peer_that_is_gone_or_cannot_be_watched_is_an_error),
