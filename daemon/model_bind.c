@@ -171,7 +171,7 @@ static int settle_type(const struct binder *binder, const struct safetensors_ten
     return failure_set(binder->failure, -ENOTSUP,
                        "%s: tensor %s: dtype %s is not supported%s: F32, F16 and BF16 are",
                        binder->checkpoint->files[source->file_index].path,
-                       json_quote(source->name).text, source->type, vector ? " of a vector" : "");
+                       json_quote(source->name).text, source->type, vector ? " for a vector" : "");
 }
 
 static void add_want(struct binder *binder, const struct weights_want *want)

@@ -11,6 +11,7 @@
 #include "daemon/model.h"
 #include "tests/support/gguf_files.h"
 #include "tests/support/model_files.h"
+#include "tests/support/packed_tensors.h"
 #include "tests/support/test.h"
 
 enum { Q_ROWS = TEST_MODEL_HEADS * TEST_MODEL_HEAD_DIM };
@@ -252,18 +253,68 @@ static void tensors_outside_the_layers_are_left_alone(void **state)
     model_close(model, ((struct fixture *)*state)->backend);
 }
 
-static void a_matrix_of_a_type_without_kernels_is_refused_by_name(void **state)
+/* The types whose blocks fit into rows of TEST_MODEL_DIM and TEST_MODEL_FFN. */
+static const struct {
+    enum gguf_type type;
+    enum tensor_type packed;
+} SMALL_BLOCKS[] = {
+    {GGUF_Q8_0, TENSOR_Q8}, {GGUF_Q5_0, TENSOR_Q8},     {GGUF_Q5_1, TENSOR_Q8_MIN},
+    {GGUF_Q4_0, TENSOR_Q4}, {GGUF_Q4_1, TENSOR_Q4_MIN},
+};
+
+static void quantised_matrices_are_packed_without_loss(void **state)
 {
-    static const enum gguf_type types[] = {GGUF_Q8_0, GGUF_Q4_0, GGUF_Q4_1, GGUF_Q5_0, GGUF_Q5_1};
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+    for (size_t i = 0; i < sizeof SMALL_BLOCKS / sizeof SMALL_BLOCKS[0]; i++) {
+        enum gguf_type type = SMALL_BLOCKS[i].type;
+        enum tensor_type packed = SMALL_BLOCKS[i].packed;
         struct test_gguf file;
-        char wanted[64];
-        snprintf(wanted, sizeof wanted, "dtype %s is not supported",
-                 gguf_type_name((uint32_t)types[i]));
         begin(&file, "llama");
-        test_gguf_model_tensors(&file, "llama", types[i], 0);
-        refused(*state, &file, -ENOTSUP, "\"token_embd.weight\"", wanted);
+        test_gguf_model_tensors(&file, "llama", type, 0);
+        struct model *model = open_good(*state, &file);
+        const struct model_layer *layer = &model->layers[0];
+        test_check_packed(&model->embedding, packed, "token_embd.weight", type, 0);
+        test_check_packed(&model->head, packed, "output.weight", type, 0);
+        test_check_packed(&layer->q, packed, "blk.0.attn_q.weight", type, 0);
+        test_check_packed(&layer->v, packed, "blk.0.attn_v.weight", type, 0);
+        test_check_packed(&layer->o, packed, "blk.0.attn_output.weight", type, 0);
+        test_check_packed(&layer->gate, packed, "blk.0.ffn_gate.weight", type, 0);
+        test_check_packed(&layer->down, packed, "blk.0.ffn_down.weight", type, 0);
+        check(&layer->ffn_norm, "blk.0.ffn_norm.weight", 0, 1, TEST_MODEL_DIM);
+        assert_true(model->weights_bytes ==
+                    model->bytes_per_token + tensor_bytes(&model->embedding));
+        model_close(model, ((struct fixture *)*state)->backend);
     }
+}
+
+static void fused_matrices_are_packed_part_by_part(void **state)
+{
+    struct test_gguf file;
+    begin(&file, "glm4");
+    test_gguf_model_tensors(&file, "glm4", GGUF_Q4_0, 1);
+    struct model *model = open_good(*state, &file);
+    const struct model_layer *layer = &model->layers[0];
+    test_check_packed(&layer->q, TENSOR_Q4, "blk.0.attn_qkv.weight", GGUF_Q4_0, 0);
+    test_check_packed(&layer->k, TENSOR_Q4, "blk.0.attn_qkv.weight", GGUF_Q4_0, Q_ROWS);
+    test_check_packed(&layer->v, TENSOR_Q4, "blk.0.attn_qkv.weight", GGUF_Q4_0, Q_ROWS + KV_ROWS);
+    test_check_packed(&layer->gate, TENSOR_Q4, "blk.0.ffn_up.weight", GGUF_Q4_0, 0);
+    test_check_packed(&layer->up, TENSOR_Q4, "blk.0.ffn_up.weight", GGUF_Q4_0, TEST_MODEL_FFN);
+    assert_int_equal(layer->k.rows, KV_ROWS);
+    assert_int_equal(layer->up.rows, TEST_MODEL_FFN);
+    model_close(model, ((struct fixture *)*state)->backend);
+}
+
+static void a_vector_of_a_quantised_type_is_refused_by_name(void **state)
+{
+    struct test_gguf file;
+    begin(&file, "llama");
+    test_gguf_tensor(&file, "token_embd.weight", GGUF_Q8_0, TEST_MODEL_VOCAB, TEST_MODEL_DIM);
+    test_gguf_tensor(&file, "blk.0.attn_norm.weight", GGUF_Q8_0, 0, TEST_MODEL_DIM);
+    refused(*state, &file, -ENOTSUP, "\"blk.0.attn_norm.weight\"",
+            "dtype Q8_0 is not supported for a vector: F32, F16 and BF16 are");
+    begin(&file, "llama");
+    test_gguf_model_tensors(&file, "llama", GGUF_F16, 0);
+    test_gguf_tensor(&file, "blk.0.attn_q.bias", GGUF_Q4_0, 0, Q_ROWS);
+    refused(*state, &file, -ENOTSUP, "\"blk.0.attn_q.bias\"", "dtype Q4_0 is not supported");
 }
 
 static void a_file_of_another_kind_is_refused(void **state)
@@ -404,7 +455,9 @@ int main(void)
         WITH_FOLDER(a_tensor_that_is_missing_or_too_much_is_refused_by_name),
         WITH_FOLDER(a_shape_other_than_the_metadata_ask_for_is_refused),
         WITH_FOLDER(tensors_outside_the_layers_are_left_alone),
-        WITH_FOLDER(a_matrix_of_a_type_without_kernels_is_refused_by_name),
+        WITH_FOLDER(quantised_matrices_are_packed_without_loss),
+        WITH_FOLDER(fused_matrices_are_packed_part_by_part),
+        WITH_FOLDER(a_vector_of_a_quantised_type_is_refused_by_name),
         WITH_FOLDER(a_file_of_another_kind_is_refused),
         WITH_FOLDER(all_parts_of_a_split_are_one_checkpoint),
         WITH_FOLDER(parts_are_found_by_the_names_of_links),
