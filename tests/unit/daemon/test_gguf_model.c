@@ -286,20 +286,66 @@ static void quantised_matrices_are_packed_without_loss(void **state)
     }
 }
 
+/* Heads of 20 dimensions and 40 for the feed-forward part: v and up begin amid a strip of 16 rows.
+ */
+enum { ODD_Q = TEST_MODEL_HEADS * 20, ODD_KV = TEST_MODEL_KV_HEADS * 20, ODD_FFN = 40 };
+
+static void begin_odd(struct test_gguf *file)
+{
+    static const struct {
+        const char *key;
+        uint32_t value;
+    } numbers[] = {
+        {"glm4.block_count", 1},
+        {"glm4.context_length", 256},
+        {"glm4.embedding_length", TEST_MODEL_DIM},
+        {"glm4.feed_forward_length", ODD_FFN},
+        {"glm4.attention.head_count", TEST_MODEL_HEADS},
+        {"glm4.attention.head_count_kv", TEST_MODEL_KV_HEADS},
+        {"glm4.attention.key_length", 20},
+        {"glm4.attention.value_length", 20},
+        {"glm4.vocab_size", TEST_MODEL_VOCAB},
+        {"tokenizer.ggml.eos_token_id", 2},
+    };
+    static const char *const norms[] = {"attn_norm", "ffn_norm", "post_attention_norm",
+                                        "post_ffw_norm"};
+    test_gguf_init(file);
+    test_gguf_string(file, "general.architecture", "glm4");
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        test_gguf_u32(file, numbers[i].key, numbers[i].value);
+    test_gguf_f32(file, "glm4.attention.layer_norm_rms_epsilon", 1e-5F);
+    for (size_t i = 0; i < sizeof norms / sizeof norms[0]; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "blk.0.%s.weight", norms[i]);
+        test_gguf_tensor(file, name, GGUF_F32, 0, TEST_MODEL_DIM);
+    }
+    test_gguf_tensor(file, "token_embd.weight", GGUF_F16, TEST_MODEL_VOCAB, TEST_MODEL_DIM);
+    test_gguf_tensor(file, "output_norm.weight", GGUF_F16, 0, TEST_MODEL_DIM);
+    test_gguf_tensor(file, "blk.0.attn_output.weight", GGUF_F16, TEST_MODEL_DIM, ODD_Q);
+    test_gguf_tensor(file, "blk.0.ffn_down.weight", GGUF_F16, TEST_MODEL_DIM, ODD_FFN);
+}
+
 static void fused_matrices_are_packed_part_by_part(void **state)
 {
+    const enum gguf_type type = GGUF_Q4_0;
     struct test_gguf file;
-    begin(&file, "glm4");
-    test_gguf_model_tensors(&file, "glm4", GGUF_Q4_0, 1);
+    begin_odd(&file);
+    test_gguf_tensor(&file, "blk.0.attn_qkv.weight", type, ODD_Q + 2 * ODD_KV, TEST_MODEL_DIM);
+    test_gguf_tensor(&file, "blk.0.attn_qkv.bias", GGUF_F32, 0, ODD_Q + 2 * ODD_KV);
+    test_gguf_tensor(&file, "blk.0.ffn_up.weight", type, 2 * ODD_FFN, TEST_MODEL_DIM);
     struct model *model = open_good(*state, &file);
     const struct model_layer *layer = &model->layers[0];
-    test_check_packed(&layer->q, TENSOR_Q4, "blk.0.attn_qkv.weight", GGUF_Q4_0, 0);
-    test_check_packed(&layer->k, TENSOR_Q4, "blk.0.attn_qkv.weight", GGUF_Q4_0, Q_ROWS);
-    test_check_packed(&layer->v, TENSOR_Q4, "blk.0.attn_qkv.weight", GGUF_Q4_0, Q_ROWS + KV_ROWS);
-    test_check_packed(&layer->gate, TENSOR_Q4, "blk.0.ffn_up.weight", GGUF_Q4_0, 0);
-    test_check_packed(&layer->up, TENSOR_Q4, "blk.0.ffn_up.weight", GGUF_Q4_0, TEST_MODEL_FFN);
-    assert_int_equal(layer->k.rows, KV_ROWS);
-    assert_int_equal(layer->up.rows, TEST_MODEL_FFN);
+    test_check_packed(&layer->q, TENSOR_Q4, "blk.0.attn_qkv.weight", type, 0);
+    test_check_packed(&layer->k, TENSOR_Q4, "blk.0.attn_qkv.weight", type, ODD_Q);
+    test_check_packed(&layer->v, TENSOR_Q4, "blk.0.attn_qkv.weight", type, ODD_Q + ODD_KV);
+    test_check_packed(&layer->gate, TENSOR_Q4, "blk.0.ffn_up.weight", type, 0);
+    test_check_packed(&layer->up, TENSOR_Q4, "blk.0.ffn_up.weight", type, ODD_FFN);
+    assert_int_equal(layer->q.rows, ODD_Q);
+    assert_int_equal(layer->v.rows, ODD_KV);
+    assert_int_equal(layer->up.rows, ODD_FFN);
+    assert_int_equal(layer->down.type, TENSOR_F16);
+    assert_int_equal(model->final_norm.type, TENSOR_F16);
+    assert_ptr_equal(layer->v_bias.data, (const float *)layer->q_bias.data + ODD_Q + ODD_KV);
     model_close(model, ((struct fixture *)*state)->backend);
 }
 

@@ -482,6 +482,7 @@ static void head_and_embedding_go_where_the_options_say(void **state)
         {MODEL_WIDE_QUANT, MODEL_WIDE_Q8, true, TENSOR_Q8, TENSOR_Q8},
         {MODEL_WIDE_Q8, MODEL_WIDE_KEEP, true, TENSOR_F32, TENSOR_F32},
         {MODEL_WIDE_KEEP, MODEL_WIDE_QUANT, true, TENSOR_F32, TENSOR_F32},
+        {MODEL_WIDE_KEEP, MODEL_WIDE_Q8, true, TENSOR_F32, TENSOR_F32},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         test_write_model(

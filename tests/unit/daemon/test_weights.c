@@ -418,31 +418,36 @@ static void a_file_that_is_cut_or_touched_while_it_is_packed_is_refused(void **s
     assert_null(tensors[0].data);
 }
 
-/* A device that fails in the middle. */
+/* A device that fails in the middle, or at the last. */
+static enum tensor_type failing_type;
+
 static int failing_pack(struct backend *backend, const struct tensor *tensor, void *memory,
                         quant_source *source, void *context)
 {
-    return tensor->type == TENSOR_Q4 ? -EIO : 0;
+    return tensor->type == failing_type ? -EIO : 0;
 }
 
 static void a_tensor_that_cannot_be_packed_is_named(void **state)
 {
+    static const char *const words[] = {"tensor \"second\": packing it as q4: Input/output error",
+                                        "tensor \"fused\": packing it as q4_min: "};
     struct fixture *fixture = *state;
-    struct tensor tensors[PACKED_WANTS];
-    struct weights *weights;
-    struct failure failure;
     const struct backend_ops *ops = fixture->backend->ops;
     struct backend_ops failing = *ops;
     failing.pack = failing_pack;
     open_matrices(fixture, 0);
-    fixture->backend->ops = &failing;
-    int err = pack_weights(fixture, &(struct weights_options){0}, tensors, &weights, &failure);
-    fixture->backend->ops = ops;
-    assert_int_equal(err, -EIO);
-    assert_non_null(
-        strstr(failure.text,
-               "model.safetensors: tensor \"second\": packing it as q4: Input/output error"));
-    assert_null(weights);
+    for (int i = 0; i < 2; i++) {
+        struct tensor tensors[PACKED_WANTS];
+        struct weights *weights;
+        struct failure failure;
+        failing_type = i ? TENSOR_Q4_MIN : TENSOR_Q4;
+        fixture->backend->ops = &failing;
+        int err = pack_weights(fixture, &(struct weights_options){0}, tensors, &weights, &failure);
+        fixture->backend->ops = ops;
+        assert_int_equal(err, -EIO);
+        assert_non_null(strstr(failure.text, words[i]));
+        assert_null(weights);
+    }
 }
 
 static void progress_goes_on_while_tensors_are_packed(void **state)
