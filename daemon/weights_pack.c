@@ -108,7 +108,7 @@ static int floats_source(void *context, uint32_t row, uint32_t first_group, uint
     const struct source *source = context;
     size_t element_bytes = source->type == GGUF_F32 ? 4 : 2;
     for (uint32_t g = 0; g < count; g++) {
-        float floats[PACKED_GROUP];
+        float floats[PACKED_GROUP] = {0};
         uint32_t first = (first_group + g) * PACKED_GROUP, left = source->cols - first;
         uint32_t present = left < PACKED_GROUP ? left : PACKED_GROUP;
         read_floats(source->type, source->bytes + row * source->row_bytes + first * element_bytes,

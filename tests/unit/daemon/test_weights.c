@@ -418,34 +418,45 @@ static void a_file_that_is_cut_or_touched_while_it_is_packed_is_refused(void **s
     assert_null(tensors[0].data);
 }
 
-/* A device that fails in the middle, or at the last. */
-static enum tensor_type failing_type;
+/* A device that fails at one of its calls. */
+static int calls_to_failure;
 
 static int failing_pack(struct backend *backend, const struct tensor *tensor, void *memory,
                         quant_source *source, void *context)
 {
-    return tensor->type == failing_type ? -EIO : 0;
+    return --calls_to_failure == 0 ? -EIO : 0;
+}
+
+static int pack_until(struct fixture *fixture, int calls, struct weights **weights,
+                      struct failure *failure)
+{
+    const struct backend_ops *ops = fixture->backend->ops;
+    struct backend_ops failing = *ops;
+    struct tensor tensors[PACKED_WANTS];
+    failing.pack = failing_pack;
+    calls_to_failure = calls;
+    fixture->backend->ops = &failing;
+    int err = pack_weights(fixture, &(struct weights_options){0}, tensors, weights, failure);
+    fixture->backend->ops = ops;
+    return err;
 }
 
 static void a_tensor_that_cannot_be_packed_is_named(void **state)
 {
-    static const char *const words[] = {"tensor \"second\": packing it as q4: Input/output error",
-                                        "tensor \"fused\": packing it as q4_min: "};
+    enum { MANY = 1000 };
     struct fixture *fixture = *state;
-    const struct backend_ops *ops = fixture->backend->ops;
-    struct backend_ops failing = *ops;
-    failing.pack = failing_pack;
+    struct weights *weights;
+    struct failure failure;
     open_matrices(fixture, 0);
-    for (int i = 0; i < 2; i++) {
-        struct tensor tensors[PACKED_WANTS];
-        struct weights *weights;
-        struct failure failure;
-        failing_type = i ? TENSOR_Q4_MIN : TENSOR_Q4;
-        fixture->backend->ops = &failing;
-        int err = pack_weights(fixture, &(struct weights_options){0}, tensors, &weights, &failure);
-        fixture->backend->ops = ops;
-        assert_int_equal(err, -EIO);
-        assert_non_null(strstr(failure.text, words[i]));
+    assert_int_equal(pack_until(fixture, MANY, &weights, &failure), 0);
+    weights_close(weights, fixture->backend);
+    int calls = MANY - calls_to_failure;
+    for (int i = 1; i <= calls; i++) {
+        assert_int_equal(pack_until(fixture, i, &weights, &failure), -EIO);
+        const char *words = i == 1       ? "tensor \"first\": packing it as q8: Input/output error"
+                            : i == calls ? "tensor \"fused\": packing it as q4_min: "
+                                         : ": packing it as ";
+        assert_non_null(strstr(failure.text, words));
         assert_null(weights);
     }
 }
