@@ -1,5 +1,5 @@
 """Makes a GGUF file of a model folder, with the standard library alone, as llama.cpp's converter
-names and arranges things: gguf_writer.py FOLDER FILE.gguf [F32|F16|BF16]
+names and arranges things: gguf_writer.py FOLDER FILE.gguf [F32|F16|BF16|Q8_0|...]
 """
 
 import json
@@ -11,6 +11,7 @@ from array import array
 
 ALIGNMENT = 32
 TYPES = {"F32": 0, "F16": 1, "BF16": 30}
+TYPES.update(Q4_0=2, Q4_1=3, Q5_0=6, Q5_1=7, Q8_0=8, Q4_K=12, Q5_K=13, Q6_K=14)
 U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
@@ -82,12 +83,130 @@ def to_floats(kind: str, data: bytes) -> array:
 def from_floats(kind: str, floats: array) -> bytes:
     if kind == "F16":
         return struct.pack(f"<{len(floats)}e", *floats)
+    if kind in BLOCKS:
+        elements, block = BLOCKS[kind]
+        return b"".join(block(floats[i : i + elements]) for i in range(0, len(floats), elements))
     data = floats.tobytes()
     if kind == "F32":
         return data
     narrow = bytearray(len(data) // 2)  # cut, not rounded: only what came from BF16 comes here
     narrow[0::2], narrow[1::2] = data[2::4], data[3::4]
     return bytes(narrow)
+
+
+def half(number: float) -> float:
+    return struct.unpack("<e", struct.pack("<e", number))[0]
+
+
+def single(number: float) -> float:
+    return struct.unpack("<f", struct.pack("<f", number))[0]
+
+
+def near(values, most: int) -> list:
+    return [min(max(round(value), 0), most) for value in values]
+
+
+def nibbles(numbers: list) -> bytes:
+    return bytes(low & 15 | (high & 15) << 4 for low, high in zip(numbers[:16], numbers[16:]))
+
+
+def fifth_bits(numbers: list) -> bytes:
+    return struct.pack("<I", sum((number >> 4) << i for i, number in enumerate(numbers)))
+
+
+def block_q8_0(x: array) -> bytes:
+    """With the numbers that the daemon's own q8 has: each step in single precision."""
+    scale = half(single(max(map(abs, x)) / 127))
+    inverse = single(1 / scale) if scale else 0.0
+    scaled = array("f", [value * inverse for value in x])
+    moved = array("f", [value + 128 for value in scaled])
+    return struct.pack("<e32b", scale, *(number - 128 for number in near(moved, 255)))
+
+
+def block_symmetric(x: array, bits: int) -> tuple:
+    scale = half(max(x, key=abs) / -(1 << (bits - 1)))
+    inverse = 1 / scale if scale else 0
+    most = (1 << bits) - 1
+    return struct.pack("<e", scale), near([v * inverse + (1 << (bits - 1)) for v in x], most)
+
+
+def block_range(x: array, bits: int) -> tuple:
+    most = (1 << bits) - 1
+    low = half(min(x))
+    scale = half((max(x) - low) / most)
+    inverse = 1 / scale if scale else 0
+    return struct.pack("<ee", scale, low), near([(v - low) * inverse for v in x], most)
+
+
+def block_q4_0(x: array) -> bytes:
+    head, numbers = block_symmetric(x, 4)
+    return head + nibbles(numbers)
+
+
+def block_q4_1(x: array) -> bytes:
+    head, numbers = block_range(x, 4)
+    return head + nibbles(numbers)
+
+
+def block_q5_0(x: array) -> bytes:
+    head, numbers = block_symmetric(x, 5)
+    return head + fifth_bits(numbers) + nibbles(numbers)
+
+
+def block_q5_1(x: array) -> bytes:
+    head, numbers = block_range(x, 5)
+    return head + fifth_bits(numbers) + nibbles(numbers)
+
+
+def block_k(x: array, bits: int) -> bytes:
+    """Q4_K and Q5_K: of each group of 32 the scale and what is taken off have six bits."""
+    most, groups = (1 << bits) - 1, [x[i : i + 32] for i in range(0, 256, 32)]
+    lows = [max(0.0, -min(group)) for group in groups]
+    steps = [(max(group) + low) / most for group, low in zip(groups, lows)]
+    d, m = half(max(steps) / 63), half(max(lows) / 63)
+    scales = near([step / d if d else 0 for step in steps], 63)
+    mins = near([low / m if m else 0 for low in lows], 63)
+    numbers = []
+    for group, scale, low in zip(groups, scales, mins):
+        inverse = 1 / (d * scale) if d * scale else 0
+        numbers.append(near([(value + m * low) * inverse for value in group], most))
+    packed = [scales[i] | scales[i + 4] >> 4 << 6 for i in range(4)]
+    packed += [mins[i] | mins[i + 4] >> 4 << 6 for i in range(4)]
+    packed += [scales[i] & 15 | (mins[i] & 15) << 4 for i in range(4, 8)]
+    high = b""
+    if bits == 5:
+        high = bytes(sum((numbers[g][j] >> 4) << g for g in range(8)) for j in range(32))
+    low = b"".join(
+        bytes(a & 15 | (b & 15) << 4 for a, b in zip(numbers[g], numbers[g + 1])) for g in range(0, 8, 2)
+    )
+    return struct.pack("<ee", d, m) + bytes(packed) + high + low
+
+
+def block_q6_k(x: array) -> bytes:
+    steps = [max(x[i : i + 16], key=abs) / -32 for i in range(0, 256, 16)]
+    d = half(max(map(abs, steps)) / 127)
+    scales = [round(step / d) if d else 0 for step in steps]
+    q = []
+    for i, scale in enumerate(scales):
+        inverse = 1 / (d * scale) if d * scale else 0
+        q += near([value * inverse + 32 for value in x[16 * i : 16 * i + 16]], 63)
+    low, high = b"", b""
+    for a in (0, 128):
+        low += bytes(q[a + j] & 15 | (q[a + j + 64] & 15) << 4 for j in range(64))
+        high += bytes(sum(q[a + 32 * b + j] >> 4 << 2 * b for b in range(4)) for j in range(32))
+    return low + high + struct.pack("<16be", *scales, d)
+
+
+BLOCKS = {
+    "Q8_0": (32, block_q8_0),
+    "Q4_0": (32, block_q4_0),
+    "Q4_1": (32, block_q4_1),
+    "Q5_0": (32, block_q5_0),
+    "Q5_1": (32, block_q5_1),
+    "Q4_K": (256, lambda x: block_k(x, 4)),
+    "Q5_K": (256, lambda x: block_k(x, 5)),
+    "Q6_K": (256, block_q6_k),
+}
 
 
 # ---- the model folder ----------------------------------------------------------------------------
@@ -232,8 +351,9 @@ def put_tokenizer(writer: Writer, folder: pathlib.Path, rows: int) -> None:
         writer.put("tokenizer.chat_template", STRING, text)
 
 
-def convert(folder, kind: str = "") -> Writer:
-    """kind: of the matrices; "": as they are. Vectors become F32, as the converter has them."""
+def convert(folder, kind="") -> Writer:
+    """kind: of the matrices, or a function of a matrix's number; "": as they are. Vectors become F32,
+    as the converter has them."""
     folder = pathlib.Path(folder)
     config = json.loads((folder / "config.json").read_text())
     arch = {
@@ -249,6 +369,7 @@ def convert(folder, kind: str = "") -> Writer:
     if (config.get("rope_scaling") or {}).get("rope_type") == "llama3":
         factors = llama3_factors(config)
         writer.add("rope_freqs.weight", [len(factors)], "F32", factors.tobytes())
+    matrices = 0
     for name, (shape, dtype, data) in read_tensors(folder).items():
         if name.endswith("inv_freq"):
             continue
@@ -256,7 +377,11 @@ def convert(folder, kind: str = "") -> Writer:
         if arch == "llama" and name.split(".")[-2] in ("attn_q", "attn_k"):
             key = "num_attention_heads" if ".attn_q." in name else "num_key_value_heads"
             data = interleave(data, shape[0], config[key])
-        wanted = "F32" if len(shape) == 1 else kind or dtype
+        if len(shape) == 1:
+            wanted = "F32"
+        else:
+            wanted = (kind(matrices) if callable(kind) else kind) or dtype
+            matrices += 1
         if wanted != dtype:
             data = from_floats(wanted, to_floats(dtype, data))
         writer.add(name, shape, wanted, data)

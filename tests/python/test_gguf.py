@@ -1,5 +1,5 @@
-"""Models as GGUF files against the same models in their own format: every architecture, every type
-that is not quantised, whole and in parts."""
+"""Models as GGUF files against the same models in their own format: every architecture, every type,
+whole and in parts; and models quantised at load."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ class FolderTest(unittest.TestCase):
         return os.path.join(cls.folder, name)
 
     @classmethod
-    def make(cls, folder, name: str, kind: str = "") -> str:
+    def make(cls, folder, name: str, kind="") -> str:
         gguf_writer.convert(folder, kind).write(cls.path(name))
         return cls.path(name)
 
@@ -116,3 +116,68 @@ class StoryTest(FolderTest):
         self.assertEqual(other.chat_format, own.chat_format)
         self.assertEqual(other.chat([("user", "Hi")]), own.chat([("user", "Hi")]))
         self.assertTrue(other.is_special(1907))
+
+
+def distance(rows: list, others: list) -> float:
+    """How far logits are from others, as a share of their spread."""
+    worst = 0.0
+    for row, other in zip(rows, others):
+        mean = sum(row) / len(row)
+        spread = sum((a - mean) ** 2 for a in row)
+        worst = max(worst, (sum((a - b) ** 2 for a, b in zip(row, other)) / spread) ** 0.5)
+    return worst
+
+
+class QuantisedTest(FolderTest):
+    """What is said of the story model when its weights are quantised, by the file or at load."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        # Matrices take the types in turn: every type has some of them.
+        kinds = [kind for kind in gguf_writer.TYPES if kind in gguf_writer.BLOCKS]
+        cls.models = (
+            f"own={STORY}",
+            f"q8={cls.make(STORY, 'q8.gguf', 'Q8_0')}",
+            f"all={cls.make(STORY, 'all.gguf', lambda number: kinds[number % len(kinds)])}",
+        )
+
+    def serve(self, *flags: str):
+        daemon = Daemon("--cache-type", "f32", *flags, models=self.models)
+        self.addCleanup(daemon.stop)
+        client = daemon.connect(output_bytes=1 << 22)
+        self.addCleanup(client.close)
+        return daemon, client
+
+    def test_a_file_in_q8_0_is_the_model_quantised_at_load(self):
+        daemon, client = self.serve("--quant", "q8")
+        self.assertEqual(answer(client, "q8", HELLO, 60), answer(client, "own", HELLO, 60))
+        self.assertIn("q8 ", daemon.log())
+        own, q8, _ = client.models()
+        # Norms and biases are F32 in the file, BF16 in the folder.
+        self.assertAlmostEqual(own.bytes_per_token, q8.bytes_per_token, delta=0.01 * q8.bytes_per_token)
+
+    def test_every_quantised_type_loads_and_stays_near(self):
+        daemon, client = self.serve()
+        said, rows = answer(client, "own", HELLO, 1)
+        near, near_rows = answer(client, "q8", HELLO, 1)
+        other, other_rows = answer(client, "all", HELLO, 1)
+        self.assertEqual((near, other), (said, said))
+        self.assertLess(distance(rows, near_rows), 0.02)
+        self.assertLess(distance(rows, other_rows), 0.15)
+        for name in ("q4_super", "q4_min", "q4 ", "q8_halves", "q8_super", "q8_min", "q8 ", "f32"):
+            self.assertIn(name, daemon.log())
+        self.assertEqual(len(answer(client, "all", HELLO, 60)[0]), 60)
+
+    def test_every_way_of_quantising_stays_near_in_its_measure(self):
+        near = {"q8": 0.02, "q8_min": 0.03, "q4": 0.25, "q4_min": 0.25}
+        bytes_per_token = {}
+        for quant, limit in near.items():
+            with self.subTest(quant):
+                _, client = self.serve("--quant", quant, "--quant-head", "quant", "--quant-embedding", "quant")
+                own, *_ = client.models()
+                bytes_per_token[quant] = own.bytes_per_token
+                _, quantised = answer(client, "own", HELLO, 1)
+                _, whole = self.serve()
+                self.assertLess(distance(answer(whole, "own", HELLO, 1)[1], quantised), limit)
+        self.assertLess(bytes_per_token["q4"], 0.55 * bytes_per_token["q8"])

@@ -95,6 +95,7 @@ static void a_file_sets_every_kind_of_key(void **state)
         "  \"models\": {\"glm\": \"/models/glm\", \"e\": \"echo:\"},\n"
         "  \"cpu_variant\": \"plain\", \"threads\": 3, \"wait\": \"sleep\", \"spin_us\": 7,\n"
         "  \"cache_mib\": 3, \"cache_type\": \"f32\", \"memory_mib\": 5,\n"
+        "  \"quant\": \"q4_min\", \"quant_head\": \"keep\", \"quant_embedding\": \"quant\",\n"
         "  \"handshake_ms\": 9, \"drain_ms\": 0, \"log_level\": \"debug\",\n"
         "  \"session\": {\"event_slots\": 64, \"max_requests\": 8, \"arena_bytes\": 8192}\n"
         "}\n");
@@ -114,6 +115,9 @@ static void a_file_sets_every_kind_of_key(void **state)
     assert_int_equal(config.cache_bytes, 3 << 20);
     assert_int_equal(config.cache_type, TENSOR_F32);
     assert_int_equal(config.memory_bytes, 5 << 20);
+    assert_int_equal(config.quant, TENSOR_Q4_MIN);
+    assert_int_equal(config.quant_head, MODEL_WIDE_KEEP);
+    assert_int_equal(config.quant_embedding, MODEL_WIDE_QUANT);
     assert_int_equal(config.handshake_ns, 9000000);
     assert_int_equal(config.drain_ns, 0);
     assert_int_equal(config.log_level, LOG_LEVEL_DEBUG);
@@ -136,6 +140,9 @@ static void defaults_are_those_of_the_header(void **state)
     assert_int_equal(config.spin_ns, 50000);
     assert_int_equal(config.cache_bytes, 1 << 30);
     assert_int_equal(config.cache_type, TENSOR_F16);
+    assert_false(tensor_type_is_packed(config.quant));
+    assert_int_equal(config.quant_head, MODEL_WIDE_Q8);
+    assert_int_equal(config.quant_embedding, MODEL_WIDE_Q8);
     assert_int_equal(config.step_tokens, 256);
     assert_int_equal(config.queue_tokens, 4 << 20);
     assert_int_equal(config.sessions_max, 1024);
@@ -194,8 +201,15 @@ static void wrong_values_are_named_with_what_is_allowed(void **state)
     expect_refused("{\"wait\": \"doze\"}",
                    " wait: is \"doze\", must be one of \"adaptive\", \"spin\", \"sleep\"");
     expect_refused("{\"wait\": 1}", " wait: is a number, must be one of \"adaptive\"");
-    expect_refused("{\"cpu_variant\": \"sse\"}", " cpu_variant: is \"sse\", must be one of");
+    expect_refused(
+        "{\"cpu_variant\": \"sse\"}",
+        " cpu_variant: is \"sse\", must be one of \"auto\", \"plain\", \"avx2\", \"avx512\", "
+        "\"avx512vnni\", \"amx\"");
     expect_refused("{\"cache_type\": \"int8\"}", " cache_type: is \"int8\", must be one of");
+    expect_refused("{\"quant\": \"q5\"}", " quant: is \"q5\", must be one of \"none\", \"q8\", "
+                                          "\"q8_min\", \"q4\", \"q4_min\"");
+    expect_refused("{\"quant_head\": \"q4\"}",
+                   " quant_head: is \"q4\", must be one of \"q8\", \"keep\", \"quant\"");
     expect_refused("{\"socket_mode\": 432}",
                    " socket_mode: is a number, must be a string of octal");
     expect_refused("{\"socket_mode\": \"1777\"}", " socket_mode: is \"1777\", must be a string of "

@@ -11,6 +11,7 @@
 #include "daemon/model.h"
 #include "tests/support/gguf_files.h"
 #include "tests/support/model_files.h"
+#include "tests/support/packed_tensors.h"
 #include "tests/support/test.h"
 
 enum { Q_ROWS = TEST_MODEL_HEADS * TEST_MODEL_HEAD_DIM };
@@ -252,18 +253,114 @@ static void tensors_outside_the_layers_are_left_alone(void **state)
     model_close(model, ((struct fixture *)*state)->backend);
 }
 
-static void a_matrix_of_a_type_without_kernels_is_refused_by_name(void **state)
+/* The types whose blocks fit into rows of TEST_MODEL_DIM and TEST_MODEL_FFN. */
+static const struct {
+    enum gguf_type type;
+    enum tensor_type packed;
+} SMALL_BLOCKS[] = {
+    {GGUF_Q8_0, TENSOR_Q8}, {GGUF_Q5_0, TENSOR_Q8},     {GGUF_Q5_1, TENSOR_Q8_MIN},
+    {GGUF_Q4_0, TENSOR_Q4}, {GGUF_Q4_1, TENSOR_Q4_MIN},
+};
+
+static void quantised_matrices_are_packed_without_loss(void **state)
 {
-    static const enum gguf_type types[] = {GGUF_Q8_0, GGUF_Q4_0, GGUF_Q4_1, GGUF_Q5_0, GGUF_Q5_1};
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+    for (size_t i = 0; i < sizeof SMALL_BLOCKS / sizeof SMALL_BLOCKS[0]; i++) {
+        enum gguf_type type = SMALL_BLOCKS[i].type;
+        enum tensor_type packed = SMALL_BLOCKS[i].packed;
         struct test_gguf file;
-        char wanted[64];
-        snprintf(wanted, sizeof wanted, "dtype %s is not supported",
-                 gguf_type_name((uint32_t)types[i]));
         begin(&file, "llama");
-        test_gguf_model_tensors(&file, "llama", types[i], 0);
-        refused(*state, &file, -ENOTSUP, "\"token_embd.weight\"", wanted);
+        test_gguf_model_tensors(&file, "llama", type, 0);
+        struct model *model = open_good(*state, &file);
+        const struct model_layer *layer = &model->layers[0];
+        test_check_packed(&model->embedding, packed, "token_embd.weight", type, 0);
+        test_check_packed(&model->head, packed, "output.weight", type, 0);
+        test_check_packed(&layer->q, packed, "blk.0.attn_q.weight", type, 0);
+        test_check_packed(&layer->v, packed, "blk.0.attn_v.weight", type, 0);
+        test_check_packed(&layer->o, packed, "blk.0.attn_output.weight", type, 0);
+        test_check_packed(&layer->gate, packed, "blk.0.ffn_gate.weight", type, 0);
+        test_check_packed(&layer->down, packed, "blk.0.ffn_down.weight", type, 0);
+        check(&layer->ffn_norm, "blk.0.ffn_norm.weight", 0, 1, TEST_MODEL_DIM);
+        assert_true(model->weights_bytes ==
+                    model->bytes_per_token + tensor_bytes(&model->embedding));
+        model_close(model, ((struct fixture *)*state)->backend);
     }
+}
+
+/* Heads of 20 dimensions and 40 for the feed-forward part: v and up begin amid a strip of 16 rows.
+ */
+enum { ODD_Q = TEST_MODEL_HEADS * 20, ODD_KV = TEST_MODEL_KV_HEADS * 20, ODD_FFN = 40 };
+
+static void begin_odd(struct test_gguf *file)
+{
+    static const struct {
+        const char *key;
+        uint32_t value;
+    } numbers[] = {
+        {"glm4.block_count", 1},
+        {"glm4.context_length", 256},
+        {"glm4.embedding_length", TEST_MODEL_DIM},
+        {"glm4.feed_forward_length", ODD_FFN},
+        {"glm4.attention.head_count", TEST_MODEL_HEADS},
+        {"glm4.attention.head_count_kv", TEST_MODEL_KV_HEADS},
+        {"glm4.attention.key_length", 20},
+        {"glm4.attention.value_length", 20},
+        {"glm4.vocab_size", TEST_MODEL_VOCAB},
+        {"tokenizer.ggml.eos_token_id", 2},
+    };
+    static const char *const norms[] = {"attn_norm", "ffn_norm", "post_attention_norm",
+                                        "post_ffw_norm"};
+    test_gguf_init(file);
+    test_gguf_string(file, "general.architecture", "glm4");
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        test_gguf_u32(file, numbers[i].key, numbers[i].value);
+    test_gguf_f32(file, "glm4.attention.layer_norm_rms_epsilon", 1e-5F);
+    for (size_t i = 0; i < sizeof norms / sizeof norms[0]; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "blk.0.%s.weight", norms[i]);
+        test_gguf_tensor(file, name, GGUF_F32, 0, TEST_MODEL_DIM);
+    }
+    test_gguf_tensor(file, "token_embd.weight", GGUF_F16, TEST_MODEL_VOCAB, TEST_MODEL_DIM);
+    test_gguf_tensor(file, "output_norm.weight", GGUF_F16, 0, TEST_MODEL_DIM);
+    test_gguf_tensor(file, "blk.0.attn_output.weight", GGUF_F16, TEST_MODEL_DIM, ODD_Q);
+    test_gguf_tensor(file, "blk.0.ffn_down.weight", GGUF_F16, TEST_MODEL_DIM, ODD_FFN);
+}
+
+static void fused_matrices_are_packed_part_by_part(void **state)
+{
+    const enum gguf_type type = GGUF_Q4_0;
+    struct test_gguf file;
+    begin_odd(&file);
+    test_gguf_tensor(&file, "blk.0.attn_qkv.weight", type, ODD_Q + 2 * ODD_KV, TEST_MODEL_DIM);
+    test_gguf_tensor(&file, "blk.0.attn_qkv.bias", GGUF_F32, 0, ODD_Q + 2 * ODD_KV);
+    test_gguf_tensor(&file, "blk.0.ffn_up.weight", type, 2 * ODD_FFN, TEST_MODEL_DIM);
+    struct model *model = open_good(*state, &file);
+    const struct model_layer *layer = &model->layers[0];
+    test_check_packed(&layer->q, TENSOR_Q4, "blk.0.attn_qkv.weight", type, 0);
+    test_check_packed(&layer->k, TENSOR_Q4, "blk.0.attn_qkv.weight", type, ODD_Q);
+    test_check_packed(&layer->v, TENSOR_Q4, "blk.0.attn_qkv.weight", type, ODD_Q + ODD_KV);
+    test_check_packed(&layer->gate, TENSOR_Q4, "blk.0.ffn_up.weight", type, 0);
+    test_check_packed(&layer->up, TENSOR_Q4, "blk.0.ffn_up.weight", type, ODD_FFN);
+    assert_int_equal(layer->q.rows, ODD_Q);
+    assert_int_equal(layer->v.rows, ODD_KV);
+    assert_int_equal(layer->up.rows, ODD_FFN);
+    assert_int_equal(layer->down.type, TENSOR_F16);
+    assert_int_equal(model->final_norm.type, TENSOR_F16);
+    assert_ptr_equal(layer->v_bias.data, (const float *)layer->q_bias.data + ODD_Q + ODD_KV);
+    model_close(model, ((struct fixture *)*state)->backend);
+}
+
+static void a_vector_of_a_quantised_type_is_refused_by_name(void **state)
+{
+    struct test_gguf file;
+    begin(&file, "llama");
+    test_gguf_tensor(&file, "token_embd.weight", GGUF_Q8_0, TEST_MODEL_VOCAB, TEST_MODEL_DIM);
+    test_gguf_tensor(&file, "blk.0.attn_norm.weight", GGUF_Q8_0, 0, TEST_MODEL_DIM);
+    refused(*state, &file, -ENOTSUP, "\"blk.0.attn_norm.weight\"",
+            "dtype Q8_0 is not supported for a vector: F32, F16 and BF16 are");
+    begin(&file, "llama");
+    test_gguf_model_tensors(&file, "llama", GGUF_F16, 0);
+    test_gguf_tensor(&file, "blk.0.attn_q.bias", GGUF_Q4_0, 0, Q_ROWS);
+    refused(*state, &file, -ENOTSUP, "\"blk.0.attn_q.bias\"", "dtype Q4_0 is not supported");
 }
 
 static void a_file_of_another_kind_is_refused(void **state)
@@ -404,7 +501,9 @@ int main(void)
         WITH_FOLDER(a_tensor_that_is_missing_or_too_much_is_refused_by_name),
         WITH_FOLDER(a_shape_other_than_the_metadata_ask_for_is_refused),
         WITH_FOLDER(tensors_outside_the_layers_are_left_alone),
-        WITH_FOLDER(a_matrix_of_a_type_without_kernels_is_refused_by_name),
+        WITH_FOLDER(quantised_matrices_are_packed_without_loss),
+        WITH_FOLDER(fused_matrices_are_packed_part_by_part),
+        WITH_FOLDER(a_vector_of_a_quantised_type_is_refused_by_name),
         WITH_FOLDER(a_file_of_another_kind_is_refused),
         WITH_FOLDER(all_parts_of_a_split_are_one_checkpoint),
         WITH_FOLDER(parts_are_found_by_the_names_of_links),

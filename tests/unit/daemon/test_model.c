@@ -8,6 +8,7 @@
 #include "daemon/model.h"
 #include "daemon/weights.h"
 #include "tests/support/model_files.h"
+#include "tests/support/packed_tensors.h"
 
 enum { Q_ROWS = TEST_MODEL_HEADS * TEST_MODEL_HEAD_DIM };
 enum { KV_ROWS = TEST_MODEL_KV_HEADS * TEST_MODEL_HEAD_DIM };
@@ -419,6 +420,87 @@ static void names_and_folders_are_bounded(void **state)
     assert_null(model);
 }
 
+/* ---- quantised at load ----------------------------------------------------------------------- */
+
+static const char HF_EMBEDDING[] = "model.embed_tokens.weight", HF_HEAD[] = "lm_head.weight";
+
+static void matrices_are_quantised_if_the_options_say_so(void **state)
+{
+    static const enum tensor_type quants[] = {TENSOR_Q8, TENSOR_Q8_MIN, TENSOR_Q4, TENSOR_Q4_MIN};
+    for (int i = 0; i < 4; i++) {
+        const struct test_model written = {
+            .architecture = "LlamaForCausalLM", .type = i % 2 ? "F16" : "F32", .remainder = 2};
+        enum gguf_type type = i % 2 ? GGUF_F16 : GGUF_F32;
+        test_write_model(((struct fixture *)*state)->folder, &written);
+        struct model *model = open_model(*state, &(struct model_options){.quant = quants[i]});
+        const struct model_layer *layer = &model->layers[1];
+        test_check_packed(&layer->q, quants[i], "model.layers.1.self_attn.q_proj.weight", type, 0);
+        test_check_packed(&layer->o, quants[i], "model.layers.1.self_attn.o_proj.weight", type, 0);
+        test_check_packed(&layer->up, quants[i], "model.layers.1.mlp.up_proj.weight", type, 0);
+        test_check_packed(&layer->down, quants[i], "model.layers.1.mlp.down_proj.weight", type, 0);
+        test_check_packed(&model->head, TENSOR_Q8, HF_HEAD, type, 0);
+        test_check_packed(&model->embedding, TENSOR_Q8, HF_EMBEDDING, type, 0);
+        assert_false(tensor_type_is_packed(model->final_norm.type));
+        assert_false(tensor_type_is_packed(layer->attention_norm.type));
+        assert_true(model->weights_bytes ==
+                    model->bytes_per_token + tensor_bytes(&model->embedding));
+        model_close(model, ((struct fixture *)*state)->backend);
+    }
+}
+
+static void fused_matrices_are_quantised_part_by_part(void **state)
+{
+    struct fixture *fixture = *state;
+    test_write_model(fixture->folder,
+                     &(struct test_model){.architecture = "ChatGLMModel", .bias = true});
+    struct model *model = open_model(fixture, &(struct model_options){.quant = TENSOR_Q4});
+    const struct model_layer *layer = &model->layers[0];
+    const char *qkv = "transformer.encoder.layers.0.self_attention.query_key_value.weight";
+    test_check_packed(&layer->q, TENSOR_Q4, qkv, GGUF_F32, 0);
+    test_check_packed(&layer->k, TENSOR_Q4, qkv, GGUF_F32, Q_ROWS);
+    test_check_packed(&layer->v, TENSOR_Q4, qkv, GGUF_F32, Q_ROWS + KV_ROWS);
+    test_check_packed(&layer->up, TENSOR_Q4,
+                      "transformer.encoder.layers.0.mlp.dense_h_to_4h.weight", GGUF_F32,
+                      TEST_MODEL_FFN);
+    assert_int_equal(layer->v_bias.cols, KV_ROWS);
+    assert_ptr_equal(layer->v_bias.data, (const float *)layer->q_bias.data + Q_ROWS + KV_ROWS);
+    model_close(model, fixture->backend);
+}
+
+static void head_and_embedding_go_where_the_options_say(void **state)
+{
+    static const struct {
+        enum model_wide head, embedding;
+        bool tied;
+        enum tensor_type head_type, embedding_type;
+    } cases[] = {
+        {MODEL_WIDE_Q8, MODEL_WIDE_Q8, false, TENSOR_Q8, TENSOR_Q8},
+        {MODEL_WIDE_KEEP, MODEL_WIDE_QUANT, false, TENSOR_F32, TENSOR_Q4_MIN},
+        {MODEL_WIDE_QUANT, MODEL_WIDE_KEEP, false, TENSOR_Q4_MIN, TENSOR_F32},
+        {MODEL_WIDE_QUANT, MODEL_WIDE_QUANT, true, TENSOR_Q4_MIN, TENSOR_Q4_MIN},
+        {MODEL_WIDE_Q8, MODEL_WIDE_QUANT, true, TENSOR_Q8, TENSOR_Q8},
+        {MODEL_WIDE_QUANT, MODEL_WIDE_Q8, true, TENSOR_Q8, TENSOR_Q8},
+        {MODEL_WIDE_Q8, MODEL_WIDE_KEEP, true, TENSOR_F32, TENSOR_F32},
+        {MODEL_WIDE_KEEP, MODEL_WIDE_QUANT, true, TENSOR_F32, TENSOR_F32},
+        {MODEL_WIDE_KEEP, MODEL_WIDE_Q8, true, TENSOR_F32, TENSOR_F32},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        test_write_model(
+            ((struct fixture *)*state)->folder,
+            &(struct test_model){.architecture = "LlamaForCausalLM", .tied = cases[i].tied});
+        struct model *model =
+            open_model(*state, &(struct model_options){.quant = TENSOR_Q4_MIN,
+                                                       .quant_head = cases[i].head,
+                                                       .quant_embedding = cases[i].embedding});
+        assert_int_equal(model->head.type, cases[i].head_type);
+        assert_int_equal(model->embedding.type, cases[i].embedding_type);
+        assert_int_equal(model->layers[0].q.type, TENSOR_Q4_MIN);
+        if (cases[i].tied)
+            assert_ptr_equal(model->head.data, model->embedding.data);
+        model_close(model, ((struct fixture *)*state)->backend);
+    }
+}
+
 /* A backend whose memory the host cannot write: what arrives must have come by upload. */
 struct far_backend {
     struct backend base;
@@ -526,6 +608,9 @@ int main(void)
         WITH_BACKEND(the_echo_model_has_no_weights),
         WITH_BACKEND(names_and_folders_are_bounded),
         WITH_BACKEND(memory_of_a_device_is_filled_by_uploads),
+        WITH_BACKEND(matrices_are_quantised_if_the_options_say_so),
+        WITH_BACKEND(fused_matrices_are_quantised_part_by_part),
+        WITH_BACKEND(head_and_embedding_go_where_the_options_say),
         WITH_BACKEND(the_shared_stories_model_opens),
         WITH_BACKEND(the_reference_models_open),
     };
