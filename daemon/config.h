@@ -50,6 +50,9 @@ struct config {
     uint64_t cache_bytes;        /* "cache_mib"; of all models' caches; default 1 GiB */
     enum tensor_type cache_type; /* "cache_type": "f16", "f32"; default f16 */
     uint64_t memory_bytes;       /* "memory_mib": for weights; 0: what the machine has free */
+    enum tensor_type quant;      /* "quant": "none", "q8", "q8_min", "q4", "q4_min"; default none */
+    enum model_wide quant_head;  /* "quant_head": "q8", "keep", "quant"; default q8 */
+    enum model_wide quant_embedding; /* "quant_embedding": likewise */
 
     uint32_t step_tokens;    /* "step_tokens"; rows of one step at the most; default 256 */
     uint32_t chunk_tokens;   /* "chunk_tokens"; prompt tokens of one sequence a step; default 64 */

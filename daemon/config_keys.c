@@ -15,6 +15,9 @@
     .kind = CONFIG_NUMBER, FIELD_AT(field), .min = (min_), .max = (max_), .scale = (scale_)
 #define GEOMETRY(field, min_, max_, shape_) \
     NUMBER(geometry_max.field, min_, max_, 1), .shape = (shape_)
+#define WIDE(field)                                                           \
+    .kind = CONFIG_CHOICE, FIELD_AT(field), .words = {"q8", "keep", "quant"}, \
+    .values = {MODEL_WIDE_Q8, MODEL_WIDE_KEEP, MODEL_WIDE_QUANT}
 
 enum { US = 1000, MS = 1000000, MIB = 1 << 20, DAY_MS = 86400000 };
 
@@ -53,6 +56,13 @@ const struct config_key config_keys[] = {
      .words = {"f16", "f32"}, .values = {TENSOR_F16, TENSOR_F32}},
     {"memory_mib", "N", "weights at the most, MiB; 0: what is free", "0",
      NUMBER(memory_bytes, 0, 1 << 30, MIB)},
+    {"quant", "TYPE", "quantise f32, f16, bf16 matrices: none, q8, q8_min, q4, q4_min", "none",
+     .kind = CONFIG_CHOICE, FIELD_AT(quant), .words = {"none", "q8", "q8_min", "q4", "q4_min"},
+     .values = {TENSOR_F32, TENSOR_Q8, TENSOR_Q8_MIN, TENSOR_Q4, TENSOR_Q4_MIN}},
+    {"quant_head", "TYPE", "the output head then: q8, keep (as it is), quant (as the rest)", "q8",
+     WIDE(quant_head)},
+    {"quant_embedding", "TYPE", "the embedding table then: q8, keep, quant", "q8",
+     WIDE(quant_embedding)},
 
     {"step_tokens", "N", "tokens of one step at the most", "256", NUMBER(step_tokens, 1, 65536, 1)},
     {"chunk_tokens", "N", "prompt tokens of one sequence in a step", "64",

@@ -131,6 +131,9 @@ static int start_model(struct service *service, const struct config_model *wante
                        uint64_t *memory_left, struct failure *failure)
 {
     struct model_options options = {.memory_bytes = *memory_left,
+                                    .quant = service->config.quant,
+                                    .quant_head = service->config.quant_head,
+                                    .quant_embedding = service->config.quant_embedding,
                                     .context_tokens = service->config.context_tokens,
                                     .direct_io = true,
                                     .progress = look_for_the_end,
@@ -145,7 +148,7 @@ static int start_model(struct service *service, const struct config_model *wante
         return err;
     service->models[service->model_count++] = model;
 
-    char how[256];
+    char how[512];
     log_info("model %s: %s, ready after %.3f s; %s", model->name, model->config.architecture_name,
              seconds_since(start_ns), weights_describe(model->weights, how, sizeof how));
     uint64_t allocated_bytes = model->weights ? model->weights->report.memory_bytes : 0;

@@ -86,7 +86,7 @@ static int read_weights(struct model *model, const struct model_config_hints *hi
                         const struct model_options *options, struct failure *failure)
 {
     struct model_binding binding;
-    int err = model_bind(&binding, model, hints, checkpoint, failure);
+    int err = model_bind(&binding, model, hints, checkpoint, options, failure);
     if (err < 0)
         return err;
     struct weights_options reading = {

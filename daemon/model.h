@@ -101,8 +101,21 @@ struct model {
     struct weights *weights;  /* owns the memory behind the tensors */
 };
 
+/* Where the embedding table and the output head go when matrices are quantised: they are used with
+ * every token, and the head's errors are the logits'. */
+enum model_wide {
+    MODEL_WIDE_Q8 = 0,
+    MODEL_WIDE_KEEP = 1,  /* as it is in the file */
+    MODEL_WIDE_QUANT = 2, /* as the other matrices */
+};
+
 struct model_options {
-    uint64_t memory_bytes;   /* refuse weights beyond this; 0: what the machine has free */
+    uint64_t memory_bytes; /* refuse weights beyond this; 0: what the machine has free */
+    /* To what matrices are quantised that the file has in a plain type: TENSOR_Q8, TENSOR_Q8_MIN,
+     * TENSOR_Q4 or TENSOR_Q4_MIN; a plain type: not at all. */
+    enum tensor_type quant;
+    enum model_wide quant_head;
+    enum model_wide quant_embedding;
     uint32_t context_tokens; /* 0: the model's own */
     bool direct_io;          /* read around the page cache where the file is not in it */
     /* Called now and then while weights are read, on the calling thread; NULL: never. */

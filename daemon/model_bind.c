@@ -8,6 +8,7 @@
 
 #include "daemon/gguf_config.h"
 #include "daemon/json.h"
+#include "daemon/model_quant.h"
 
 enum { NAME_BYTES = 128, TENSORS_PER_LAYER = 16, TENSORS_OUTSIDE = 3 };
 
@@ -81,10 +82,21 @@ static const struct layout *layout_of(const struct model_config *config)
     }
 }
 
+struct tensor_name {
+    char text[NAME_BYTES];
+};
+
+/* Rows of a tensor of the file that become a tensor of the model. */
+struct part {
+    struct tensor *tensor;
+    uint32_t rows;
+};
+
 struct binder {
     const struct checkpoint *checkpoint;
     const char *folder;
     const struct layout *layout;
+    const struct model_options *options;
     bool *used; /* [checkpoint->tensor_count] */
     struct weights_want *wants;
     size_t count;
@@ -100,6 +112,13 @@ find(const struct binder *binder, const char *format, ...)
     vsnprintf(name, sizeof name, format, arguments);
     va_end(arguments);
     return checkpoint_find(binder->checkpoint, name);
+}
+
+static struct tensor_name name_of(const char *text)
+{
+    struct tensor_name name;
+    snprintf(name.text, sizeof name.text, "%s", text);
+    return name;
 }
 
 /* "[64, 128]" */
@@ -134,72 +153,126 @@ static int check_shape(const struct binder *binder, const struct safetensors_ten
                        binder->checkpoint->ggufs ? "the metadata ask" : "config.json asks", wanted);
 }
 
-/* Wants a tensor: a matrix, or a vector with rows 1. */
-__attribute__((format(printf, 5, 6))) static int want(struct binder *binder,
-                                                      struct tensor *ret_tensor, uint32_t rows,
-                                                      uint32_t cols, const char *format, ...)
+/* Of a layer. */
+static struct tensor_name layer_name(const struct binder *binder, uint32_t index, const char *part,
+                                     const char *kind)
 {
-    char name[NAME_BYTES];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(name, sizeof name, format, arguments);
-    va_end(arguments);
-    const struct safetensors_tensor *source = checkpoint_find(binder->checkpoint, name);
+    struct tensor_name name;
+    snprintf(name.text, sizeof name.text, "%s%u.%s%s", binder->layout->layers, index, part, kind);
+    return name;
+}
+
+static int settle_type(const struct binder *binder, const struct safetensors_tensor *source,
+                       enum model_role role, enum tensor_type *ret_type)
+{
+    if (model_quant_type(source, role, binder->options, ret_type))
+        return 0;
+    bool vector = role == MODEL_VECTOR && binder->checkpoint->ggufs;
+    return failure_set(binder->failure, -ENOTSUP,
+                       "%s: tensor %s: dtype %s is not supported%s: F32, F16 and BF16 are",
+                       binder->checkpoint->files[source->file_index].path,
+                       json_quote(source->name).text, source->type, vector ? " of a vector" : "");
+}
+
+static void add_want(struct binder *binder, const struct weights_want *want)
+{
+    binder->wants[binder->count++] = *want;
+}
+
+/* Wants a tensor that has the rows of all parts, one part behind the other; a vector has one row.
+ * Packed rows cannot be parted anywhere, so each part becomes a tensor of its own; of a plain type
+ * the first becomes the whole, for model_part(). */
+static int want(struct binder *binder, const struct part *parts, size_t count, uint32_t cols,
+                enum model_role role, struct tensor_name name)
+{
+    const struct safetensors_tensor *source = checkpoint_find(binder->checkpoint, name.text);
+    enum tensor_type type = TENSOR_F32;
+    uint32_t rows = 0;
+    for (size_t i = 0; i < count; i++)
+        rows += parts[i].rows;
     if (!source)
         return failure_set(binder->failure, -EINVAL, "%s: tensor \"%s\" is missing", binder->folder,
-                           name);
-    enum tensor_type type;
-    if (!safetensors_tensor_type(source, &type))
-        return failure_set(binder->failure, -ENOTSUP,
-                           "%s: tensor \"%s\": dtype %s is not supported: F32, F16 and BF16 are",
-                           binder->checkpoint->files[source->file_index].path, name, source->type);
-    int err = check_shape(binder, source, rows, cols);
+                           name.text);
+    int err = settle_type(binder, source, role, &type);
+    if (err == 0)
+        err = check_shape(binder, source, rows, cols);
     if (err < 0)
         return err;
     binder->used[source - binder->checkpoint->tensors] = true;
-    binder->wants[binder->count++] = (struct weights_want){
-        .source = source, .ret_tensor = ret_tensor, .rows = rows, .cols = cols};
+    struct weights_want wanted = {
+        .source = source, .ret_tensor = parts->tensor, .type = type, .rows = rows, .cols = cols};
+    if (!tensor_type_is_packed(type)) {
+        add_want(binder, &wanted);
+        return 0;
+    }
+    for (size_t i = 0; i < count; i++, wanted.first_row += wanted.rows) {
+        wanted.ret_tensor = parts[i].tensor;
+        wanted.rows = parts[i].rows;
+        add_want(binder, &wanted);
+    }
     return 0;
 }
 
+static int want_vector(struct binder *binder, struct tensor *ret_tensor, uint32_t cols,
+                       struct tensor_name name)
+{
+    return want(binder, &(struct part){ret_tensor, 1}, 1, cols, MODEL_VECTOR, name);
+}
+
+static int want_matrix(struct binder *binder, struct tensor *ret_tensor, uint32_t rows,
+                       uint32_t cols, struct tensor_name name)
+{
+    return want(binder, &(struct part){ret_tensor, rows}, 1, cols, MODEL_MATRIX, name);
+}
+
 static int want_qkv(struct binder *binder, struct model_layer *layer,
-                    const struct model_config *config, uint32_t index, const char *kind)
+                    const struct model_config *config, uint32_t index)
 {
     const struct layout *layout = binder->layout;
-    bool bias = strcmp(kind, "bias") == 0;
     uint32_t q_rows = config->heads * config->head_dim;
     uint32_t kv_rows = config->kv_heads * config->head_dim;
-    struct {
-        const char *name;
-        struct tensor *tensor;
-        uint32_t rows;
-    } parts[] = {
-        {layout->q, bias ? &layer->q_bias : &layer->q, layout->k ? q_rows : q_rows + 2 * kv_rows},
-        {layout->k, bias ? &layer->k_bias : &layer->k, kv_rows},
-        {layout->v, bias ? &layer->v_bias : &layer->v, kv_rows},
-    };
-    for (size_t i = 0; i < (layout->k ? 3 : 1); i++) {
-        int err = want(binder, parts[i].tensor, bias ? 1 : parts[i].rows,
-                       bias ? parts[i].rows : config->dim, "%s%u.%s.%s", layout->layers, index,
-                       parts[i].name, kind);
-        if (err < 0)
-            return err;
-    }
-    return 0;
+    const struct part parts[] = {{&layer->q, q_rows}, {&layer->k, kv_rows}, {&layer->v, kv_rows}};
+    const char *names[] = {layout->q, layout->k, layout->v};
+    if (!layout->k)
+        return want(binder, parts, 3, config->dim, MODEL_MATRIX,
+                    layer_name(binder, index, layout->q, ".weight"));
+    int err = 0;
+    for (size_t i = 0; i < 3 && err == 0; i++)
+        err = want_matrix(binder, parts[i].tensor, parts[i].rows, config->dim,
+                          layer_name(binder, index, names[i], ".weight"));
+    return err;
+}
+
+static int want_biases(struct binder *binder, struct model_layer *layer,
+                       const struct model_config *config, uint32_t index)
+{
+    const struct layout *layout = binder->layout;
+    uint32_t q_rows = config->heads * config->head_dim;
+    uint32_t kv_rows = config->kv_heads * config->head_dim;
+    int err = want_vector(binder, &layer->q_bias, layout->k ? q_rows : q_rows + 2 * kv_rows,
+                          layer_name(binder, index, layout->q, ".bias"));
+    if (err == 0 && layout->k)
+        err = want_vector(binder, &layer->k_bias, kv_rows,
+                          layer_name(binder, index, layout->k, ".bias"));
+    if (err == 0 && layout->k)
+        err = want_vector(binder, &layer->v_bias, kv_rows,
+                          layer_name(binder, index, layout->v, ".bias"));
+    return err;
 }
 
 static int want_ffn(struct binder *binder, struct model_layer *layer,
                     const struct model_config *config, uint32_t index)
 {
     const struct layout *layout = binder->layout;
-    int err = want(binder, &layer->gate, layout->up ? config->ffn_dim : 2 * config->ffn_dim,
-                   config->dim, "%s%u.%s", layout->layers, index, layout->gate);
+    const struct part parts[] = {{&layer->gate, config->ffn_dim}, {&layer->up, config->ffn_dim}};
+    int err = want(binder, parts, layout->up ? 1 : 2, config->dim, MODEL_MATRIX,
+                   layer_name(binder, index, layout->gate, ""));
     if (err == 0 && layout->up)
-        err = want(binder, &layer->up, config->ffn_dim, config->dim, "%s%u.%s", layout->layers,
-                   index, layout->up);
+        err = want_matrix(binder, &layer->up, config->ffn_dim, config->dim,
+                          layer_name(binder, index, layout->up, ""));
     if (err == 0)
-        err = want(binder, &layer->down, config->dim, config->ffn_dim, "%s%u.%s", layout->layers,
-                   index, layout->down);
+        err = want_matrix(binder, &layer->down, config->dim, config->ffn_dim,
+                          layer_name(binder, index, layout->down, ""));
     return err;
 }
 
@@ -217,8 +290,8 @@ static int want_norms(struct binder *binder, struct model_layer *layer,
         {layout->ffn_post_norm, &layer->ffn_post_norm},
     };
     for (size_t i = 0; i < (config->sandwich_norms ? 4 : 2); i++) {
-        int err = want(binder, norms[i].tensor, 1, config->dim, "%s%u.%s", layout->layers, index,
-                       norms[i].name);
+        int err = want_vector(binder, norms[i].tensor, config->dim,
+                              layer_name(binder, index, norms[i].name, ""));
         if (err < 0)
             return err;
     }
@@ -231,12 +304,12 @@ static int want_layer(struct binder *binder, struct model *model, uint32_t index
     struct model_layer *layer = &model->layers[index];
     int err = want_norms(binder, layer, config, index);
     if (err == 0)
-        err = want_qkv(binder, layer, config, index, "weight");
+        err = want_qkv(binder, layer, config, index);
     if (err == 0 && config->qkv_bias)
-        err = want_qkv(binder, layer, config, index, "bias");
+        err = want_biases(binder, layer, config, index);
     if (err == 0)
-        err = want(binder, &layer->o, config->dim, config->heads * config->head_dim, "%s%u.%s",
-                   binder->layout->layers, index, binder->layout->o);
+        err = want_matrix(binder, &layer->o, config->dim, config->heads * config->head_dim,
+                          layer_name(binder, index, binder->layout->o, ""));
     return err < 0 ? err : want_ffn(binder, layer, config, index);
 }
 
@@ -299,30 +372,39 @@ static int check_leftovers(const struct binder *binder, const struct model_confi
     return 0;
 }
 
+static int want_table(struct binder *binder, struct tensor *ret_tensor,
+                      const struct model_config *config, enum model_role role, const char *name)
+{
+    return want(binder, &(struct part){ret_tensor, config->vocab_rows}, 1, config->dim, role,
+                name_of(name));
+}
+
 static int bind_all(struct binder *binder, struct model *model, size_t *ret_ignored)
 {
     const struct model_config *config = &model->config;
     const struct layout *layout = binder->layout;
-    int err =
-        want(binder, &model->embedding, config->vocab_rows, config->dim, "%s", layout->embedding);
+    int err = want_table(binder, &model->embedding, config,
+                         config->tied_head ? MODEL_EMBEDDING_AND_HEAD : MODEL_EMBEDDING,
+                         layout->embedding);
     for (uint32_t i = 0; i < config->layers && err == 0; i++)
         err = want_layer(binder, model, i);
     if (err == 0)
-        err = want(binder, &model->final_norm, 1, config->dim, "%s", layout->final_norm);
+        err = want_vector(binder, &model->final_norm, config->dim, name_of(layout->final_norm));
     if (err == 0 && !config->tied_head)
-        err = want(binder, &model->head, config->vocab_rows, config->dim, "%s", layout->head);
+        err = want_table(binder, &model->head, config, MODEL_HEAD, layout->head);
     return err < 0 ? err : check_leftovers(binder, config, ret_ignored);
 }
 
 int model_bind(struct model_binding *ret_binding, struct model *model,
                const struct model_config_hints *hints, const struct checkpoint *checkpoint,
-               struct failure *failure)
+               const struct model_options *options, struct failure *failure)
 {
     settle_layout(&model->config, checkpoint);
     size_t capacity = (size_t)model->config.layers * TENSORS_PER_LAYER + TENSORS_OUTSIDE;
     struct binder binder = {.checkpoint = checkpoint,
                             .folder = model->folder,
                             .layout = layout_of(&model->config),
+                            .options = options,
                             .failure = failure,
                             .used = calloc(checkpoint->tensor_count + 1, sizeof(bool)),
                             .wants = calloc(capacity, sizeof *binder.wants)};
@@ -363,9 +445,11 @@ static void part_qkv(struct model_layer *layer, const struct model_config *confi
     uint32_t q_rows = config->heads * config->head_dim;
     uint32_t kv_rows = config->kv_heads * config->head_dim;
     struct tensor all = layer->q, bias = layer->q_bias;
-    layer->q = tensor_rows(all, 0, q_rows);
-    layer->k = tensor_rows(all, q_rows, kv_rows);
-    layer->v = tensor_rows(all, q_rows + kv_rows, kv_rows);
+    if (!tensor_type_is_packed(all.type)) {
+        layer->q = tensor_rows(all, 0, q_rows);
+        layer->k = tensor_rows(all, q_rows, kv_rows);
+        layer->v = tensor_rows(all, q_rows + kv_rows, kv_rows);
+    }
     if (!bias.data)
         return;
     layer->q_bias = vector_part(bias, 0, q_rows);
@@ -380,7 +464,7 @@ void model_part(struct model *model)
         struct model_layer *layer = &model->layers[i];
         if (config->fused_qkv)
             part_qkv(layer, config);
-        if (config->fused_ffn) {
+        if (config->fused_ffn && !tensor_type_is_packed(layer->gate.type)) {
             layer->up = tensor_rows(layer->gate, config->ffn_dim, config->ffn_dim);
             layer->gate = tensor_rows(layer->gate, 0, config->ffn_dim);
         }

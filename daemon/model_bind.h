@@ -18,15 +18,15 @@ struct model_binding {
 /* Finds every tensor of the model, whose layers are allocated, in the checkpoint. Settles in
  * model->config what only the weights tell: biases, tied head, sandwich norms. A tensor that is
  * missing, has another shape or a type without kernels, or that belongs into a layer but has no
- * place there is refused by name. */
+ * place there is refused by name. options: to what matrices are quantised. */
 int model_bind(struct model_binding *ret_binding, struct model *model,
                const struct model_config_hints *hints, const struct checkpoint *checkpoint,
-               struct failure *failure);
+               const struct model_options *options, struct failure *failure);
 
 void model_binding_fini(struct model_binding *binding);
 
-/* After the weights were read: parts the matrices that the files have in one piece, and sets the
- * head if it is tied. */
+/* After the weights were read: parts the matrices that the files have in one piece, unless they
+ * were packed part by part, and sets the head if it is tied. */
 void model_part(struct model *model);
 
 #endif

@@ -1,6 +1,7 @@
 /*
  * Tensors from a checkpoint's files to their place in the backend's memory: planned first, refused
- * with the figures if the memory is not there, then read in few large reads.
+ * with the figures if the memory is not there, then read in few large reads. Tensors of plain types
+ * are read into place; packed ones are packed from what is read, on all of the backend's threads.
  */
 #ifndef AGL_DAEMON_WEIGHTS_H
 #define AGL_DAEMON_WEIGHTS_H
@@ -13,16 +14,20 @@
 #include "daemon/reader.h"
 #include "kernels/backend.h"
 
+enum { WEIGHTS_TYPES = TENSOR_Q4_SUPER + 1 };
+
 /* One tensor that is needed, and where its description goes. */
 struct weights_want {
-    const struct safetensors_tensor *source; /* its type is one of the kernels' */
+    const struct safetensors_tensor *source; /* F32, F16, BF16, or a type that gguf_pack.h has */
     struct tensor *ret_tensor;
+    enum tensor_type type; /* the source's; or a packed one, to which it is packed or quantised */
+    uint32_t first_row;    /* of the source; 0 if the type is plain, which takes all rows */
     uint32_t rows;
     uint32_t cols;
 };
 
 struct weights_options {
-    uint64_t memory_bytes; /* refuse what needs more; 0: what the machine has free */
+    uint64_t memory_bytes; /* refuse what needs more while reading; 0: what the machine has free */
     enum reader_path path;
     enum reader_cache cache;
     uint32_t block_bytes;                                /* of the reader; 0: its own choice */
@@ -37,6 +42,8 @@ struct weights_report {
     struct reader_stats reading;
     uint64_t memory_bytes;  /* taken from the backend */
     uint64_t weights_bytes; /* of the tensors alone */
+    uint32_t tensors_of_type[WEIGHTS_TYPES];
+    double packing_seconds; /* with the reading that goes on meanwhile; 0: nothing was packed */
     size_t ignored_tensors; /* in the files, but no part of the model: counted by model.c */
 };
 
@@ -54,8 +61,8 @@ int weights_open(struct weights **ret_weights, const struct checkpoint *checkpoi
                  struct backend *backend, const struct weights_options *options,
                  struct failure *failure);
 
-/* One line for the log: how much was read, how fast and on which way. NULL: there was nothing to
- * read. Returns text. */
+/* One line for the log: the types, how much was read, how fast and on which way. NULL: there was
+ * nothing to read. Returns text. */
 const char *weights_describe(const struct weights *weights, char *text, size_t bytes);
 
 /* NULL does nothing. */
