@@ -65,17 +65,20 @@ static int open_backend(struct measurement *measurement)
 static int open_model(struct measurement *measurement)
 {
     struct failure failure = {""};
-    struct model_options options = {.direct_io = false};
-    int err = model_open(&measurement->model, "perplexity", measurement->options.model,
-                         measurement->backend, &options, &failure);
+    const struct perplexity_options *wanted = &measurement->options;
+    const struct model_options options = {.quant = wanted->quant,
+                                          .quant_head = wanted->quant_head,
+                                          .quant_embedding = wanted->quant_embedding};
+    int err = model_open(&measurement->model, "perplexity", wanted->model, measurement->backend,
+                         &options, &failure);
     if (err < 0)
         return cli_fail("%s", failure.text);
     if (measurement->model->config.architecture == MODEL_ECHO)
-        return cli_fail("%s: the echo model foresees nothing", measurement->options.model);
+        return cli_fail("%s: the echo model foresees nothing", wanted->model);
     uint32_t holds = measurement->model->config.context_tokens;
-    if (measurement->options.window > holds)
+    if (wanted->window > holds)
         return cli_fail("--window %llu: the model holds %u tokens",
-                        (unsigned long long)measurement->options.window, holds);
+                        (unsigned long long)wanted->window, holds);
     return 0;
 }
 
@@ -184,6 +187,7 @@ static int print_json(const struct measurement *measurement)
     const struct perplexity_windows *windows = &measurement->windows;
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "model", measurement->options.model);
+    cJSON_AddStringToObject(object, "quant", measurement->options.quant_name);
     add_number(object, "perplexity", perplexity_value(&windows->score));
     add_number(object, "standard_error", perplexity_error(&windows->score));
     add_number(object, "window", windows->window);

@@ -19,6 +19,10 @@ static const char usage[] =
     "  --chunks N         the first N windows only\n"
     "  --bos ID           the token that stands in place of the first one of each window; none:\n"
     "                     there is none; default: what the model's files say\n"
+    "  --quant TYPE       quantise f32, f16 and bf16 matrices: none (default), q8, q8_min, q4, "
+    "q4_min\n"
+    "  --quant-head TYPE, --quant-embedding TYPE\n"
+    "                     these two then: q8 (default), keep (as they are), quant (as the rest)\n"
     "  --threads N        default: as many as processors are allowed\n"
     "  --isa NAME         auto (default), plain, avx2, avx512, avx512vnni or amx\n"
     "  --cache-type TYPE  f16 (default) or f32\n"
@@ -32,6 +36,9 @@ enum {
     OPTION_WINDOW,
     OPTION_CHUNKS,
     OPTION_BOS,
+    OPTION_QUANT,
+    OPTION_QUANT_HEAD,
+    OPTION_QUANT_EMBEDDING,
     OPTION_THREADS,
     OPTION_ISA,
     OPTION_CACHE_TYPE,
@@ -46,6 +53,9 @@ static const struct option long_options[] = {
     {"window", required_argument, NULL, OPTION_WINDOW},
     {"chunks", required_argument, NULL, OPTION_CHUNKS},
     {"bos", required_argument, NULL, OPTION_BOS},
+    {"quant", required_argument, NULL, OPTION_QUANT},
+    {"quant-head", required_argument, NULL, OPTION_QUANT_HEAD},
+    {"quant-embedding", required_argument, NULL, OPTION_QUANT_EMBEDDING},
     {"threads", required_argument, NULL, OPTION_THREADS},
     {"isa", required_argument, NULL, OPTION_ISA},
     {"cache-type", required_argument, NULL, OPTION_CACHE_TYPE},
@@ -68,6 +78,39 @@ static int read_bos(struct perplexity_options *options)
         return CLI_USAGE;
     options->bos = (int64_t)id;
     return -1;
+}
+
+static int read_quant(struct perplexity_options *options)
+{
+    static const struct {
+        const char *name;
+        enum tensor_type type;
+    } types[] = {{"none", TENSOR_F32},
+                 {"q8", TENSOR_Q8},
+                 {"q8_min", TENSOR_Q8_MIN},
+                 {"q4", TENSOR_Q4},
+                 {"q4_min", TENSOR_Q4_MIN}};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        if (strcmp(optarg, types[i].name) == 0) {
+            options->quant = types[i].type;
+            options->quant_name = types[i].name;
+            return -1;
+        }
+    }
+    return cli_usage("--quant %s: must be none, q8, q8_min, q4 or q4_min", optarg);
+}
+
+static int read_wide(const char *name, enum model_wide *ret_wide)
+{
+    static const char *const names[] = {
+        [MODEL_WIDE_Q8] = "q8", [MODEL_WIDE_KEEP] = "keep", [MODEL_WIDE_QUANT] = "quant"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(optarg, names[i]) == 0) {
+            *ret_wide = (enum model_wide)i;
+            return -1;
+        }
+    }
+    return cli_usage("%s %s: must be q8, keep or quant", name, optarg);
 }
 
 static int read_cache_type(struct perplexity_options *options)
@@ -125,6 +168,12 @@ static int read_option(struct perplexity_options *options, int option)
         return -1;
     case OPTION_BOS:
         return read_bos(options);
+    case OPTION_QUANT:
+        return read_quant(options);
+    case OPTION_QUANT_HEAD:
+        return read_wide("--quant-head", &options->quant_head);
+    case OPTION_QUANT_EMBEDDING:
+        return read_wide("--quant-embedding", &options->quant_embedding);
     case OPTION_ISA:
         return read_isa(options);
     case OPTION_CACHE_TYPE:
@@ -144,8 +193,11 @@ static int read_option(struct perplexity_options *options, int option)
 
 int perplexity_parse(struct perplexity_options *ret_options, int argc, char **argv)
 {
-    struct perplexity_options options = {
-        .window = 512, .bos = PERPLEXITY_BOS_OF_MODEL, .cache_type = TENSOR_F16};
+    struct perplexity_options options = {.window = 512,
+                                         .bos = PERPLEXITY_BOS_OF_MODEL,
+                                         .cache_type = TENSOR_F16,
+                                         .quant = TENSOR_F32,
+                                         .quant_name = "none"};
     int option;
     optind = 1;
     while ((option = cli_option("perplexity", argc, argv, ":", long_options)) != -1) {

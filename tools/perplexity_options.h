@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "kernels/tensor.h"
+#include "daemon/model.h"
 
 /* `bos`, where the model's own files are to tell. */
 enum { PERPLEXITY_BOS_OF_MODEL = -2 };
@@ -19,6 +19,10 @@ struct perplexity_options {
     uint64_t chunks;       /* windows at the most; 0: all */
     int64_t bos;           /* an id, PERPLEXITY_NO_BOS, PERPLEXITY_BOS_OF_MODEL */
     enum tensor_type cache_type;
+    enum tensor_type quant; /* what plain matrices become; a plain type: they stay */
+    const char *quant_name; /* as given; "none" */
+    enum model_wide quant_head;
+    enum model_wide quant_embedding;
     bool is_json;
 };
 

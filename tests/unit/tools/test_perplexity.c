@@ -276,6 +276,34 @@ static void a_file_and_standard_input_are_the_same(void **state)
     cJSON_Delete(input);
 }
 
+/* Fewer bytes of head and matrices each time, and figures that are near but others. */
+static void the_model_is_quantised_as_asked(void **state)
+{
+    char *text = make_text(12);
+    cJSON *reports[] = {
+        REPORT(text, "--model", STORY, "--window", "128"),
+        REPORT(text, "--model", STORY, "--window", "128", "--quant", "q8", "--quant-head", "keep",
+               "--quant-embedding", "keep"),
+        REPORT(text, "--model", STORY, "--window", "128", "--quant", "q8"),
+        REPORT(text, "--model", STORY, "--window", "128", "--quant", "q4"),
+        REPORT(text, "--model", STORY, "--window", "128", "--quant", "q4", "--quant-head", "quant",
+               "--quant-embedding", "quant"),
+    };
+    enum { COUNT = sizeof reports / sizeof reports[0] };
+    const char *const names[COUNT] = {"none", "q8", "q8", "q4", "q4"};
+    for (int i = 0; i < COUNT; i++)
+        assert_string_equal(cJSON_GetObjectItem(reports[i], "quant")->valuestring, names[i]);
+    for (int i = 1; i < COUNT; i++) {
+        double near = number(reports[i], "perplexity") / number(reports[0], "perplexity");
+        assert_true(number(reports[i], "model_bytes") < number(reports[i - 1], "model_bytes"));
+        assert_true(number(reports[i], "perplexity") != number(reports[i - 1], "perplexity"));
+        assert_true(near > 0.5 && near < 2);
+    }
+    for (int i = 0; i < COUNT; i++)
+        cJSON_Delete(reports[i]);
+    free(text);
+}
+
 /* ---- the begin token ------------------------------------------------------------------------- */
 
 /* A folder with the bundled model's files and this tokenizer_config.json (NULL: none). */
@@ -410,6 +438,9 @@ static void options_that_make_no_sense_are_named(void **state)
     FAILS(2, "--threads 1025: ", "", "--model", STORY, "--threads", "1025");
     FAILS(2, "--isa sse: must be auto, plain", "", "--model", STORY, "--isa", "sse");
     FAILS(2, "--cache-type f64: must be", "", "--model", STORY, "--cache-type", "f64");
+    FAILS(2, "--quant q5: must be none, q8", "", "--model", STORY, "--quant", "q5");
+    FAILS(2, "--quant-head q4: must be q8", "", "--model", STORY, "--quant-head", "q4");
+    FAILS(2, "--quant-embedding needs a value", "", "--model", STORY, "--quant-embedding");
     FAILS(2, "--bos <s>: ", "", "--model", STORY, "--bos", "<s>");
 }
 
@@ -460,6 +491,7 @@ int main(void)
         IN_FOLDER(the_table_and_the_progress_have_the_same_figure),
         IN_FOLDER(one_scored_token_has_no_standard_error),
         IN_FOLDER(a_file_and_standard_input_are_the_same),
+        IN_FOLDER(the_model_is_quantised_as_asked),
         IN_FOLDER(the_begin_token_is_what_the_folder_says_or_the_option),
         IN_FOLDER(a_gguf_file_says_whether_there_is_a_begin_token),
         IN_FOLDER(options_that_make_no_sense_are_named),
