@@ -63,7 +63,8 @@ refuses 'no tokenizer' 1 "$work" "$autoglm" tokenize --tokenizer "$work"
 # perplexity, without a daemon and with the installed library.
 refuses 'no model of perplexity' 2 '--model PATH is missing' "$autoglm" perplexity
 refuses 'too short a text' 1 'the text has 0 tokens, a window 512' "$autoglm" perplexity --model "$model"
-printf '%s' "$text $text $text" | "$autoglm" perplexity --model "$model" --window 32 --json 2>"$work/err" | python3 -c '
+story='Once upon a time there was a little girl. She liked to play with her mom. One day they went to the park. '
+printf '%s' "$story$story$story" | "$autoglm" perplexity --model "$model" --window 32 --json 2>"$work/err" | python3 -c '
 import json, sys
 report = json.load(sys.stdin)
 assert report["windows"] >= 1 and 1 < report["perplexity"] < 4096, report'
