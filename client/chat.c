@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/chat_template.h"
 #include "client/error.h"
 #include "client/tokenizer.h"
 
@@ -151,8 +152,8 @@ static const char *name_by_model(const struct agl_tokenizer *tokenizer,
     return unknown ? "glm4" : NULL;
 }
 
-const struct chat_format *chat_detect(const struct agl_tokenizer *tokenizer,
-                                      const struct chat_clues *clues)
+static const struct chat_format *detect(const struct agl_tokenizer *tokenizer,
+                                        const struct chat_clues *clues)
 {
     bool is_glm = is_any(clues->architecture, "GlmForCausalLM", NULL) ||
                   is_any(clues->model_type, "glm", NULL);
@@ -164,6 +165,14 @@ const struct chat_format *chat_detect(const struct agl_tokenizer *tokenizer,
                                        : name_by_model(tokenizer, clues, is_glm, is_glm4);
     const struct chat_format *format = name ? find_format(name) : NULL;
     return format && !lacking(tokenizer, format) ? format : NULL;
+}
+
+int chat_find(struct agl_tokenizer *tokenizer, const struct chat_clues *clues)
+{
+    tokenizer->chat = detect(tokenizer, clues);
+    if (!tokenizer->chat || !tokenizer->chat->chatml || !clues->template)
+        return 0;
+    return chat_template_system(clues->template, &tokenizer->chat_system);
 }
 
 /* ---- rendering ------------------------------------------------------------------------------- */
@@ -293,11 +302,21 @@ static bool is_system(const struct agl_message *message)
     return strcmp(message->role, "system") == 0;
 }
 
+/* Templates look at the first message alone, so that is done here, too. */
+static void add_own_system(struct prompt *prompt)
+{
+    const char *text = prompt->tokenizer->chat_system;
+    if (prompt->format->chatml && text)
+        add_chatml(prompt, &(struct agl_message){"system", text});
+}
+
 static void add_messages(struct prompt *prompt, const struct agl_message *messages, size_t count,
                          uint32_t flags)
 {
     const struct chat_format *format = prompt->format;
     add_opening(prompt, flags);
+    if (!(flags & AGL_CHAT_CONTINUE) && count > 0 && !is_system(&messages[0]))
+        add_own_system(prompt);
     for (int pass = format->system_first ? 0 : 1; pass < 2; pass++) {
         for (size_t i = 0; i < count; i++) {
             if (format->system_first && is_system(&messages[i]) != (pass == 0))

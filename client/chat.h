@@ -13,13 +13,15 @@
  * Each quoted text is encoded by itself: glm4 separates the line end from the content, as GLM-4's
  * own Python does, so that a content which begins with a line end gives two of them.
  *
- * Roles: system, user, assistant, observation; chatml has no observation. None adds a system
- * message of its own. With AGL_CHAT_CONTINUE the opening is left out, and chatml first closes the
+ * Roles: system, user, assistant, observation; chatml has no observation. Where the model's own
+ * template has a system message for conversations without one (chat_template.h), chatml begins with
+ * it, as the model was trained; an empty system message of the caller's keeps it away. No other
+ * format adds one. With AGL_CHAT_CONTINUE the opening is left out, and chatml first closes the
  * answer
  * (<|im_end|> "\n"), since a kept sequence ends before the end token; GLM's answers need no
  * closing.
  *
- * Which one a model gets (chat_detect(), the first line that fits and whose special tokens are all
+ * Which one a model gets (chat_find(), the first line that fits and whose special tokens are all
  * in the vocabulary):
  *
  *   the chat template contains                             and the architecture is     gives
@@ -53,8 +55,7 @@ struct chat_clues {
     const char *model_type;   /* config.json */
 };
 
-/* The format of a model, NULL: none that is known. */
-const struct chat_format *chat_detect(const struct agl_tokenizer *tokenizer,
-                                      const struct chat_clues *clues);
+/* Sets the tokenizer's format, NULL if none is known, and chatml's own system message. -ENOMEM. */
+int chat_find(struct agl_tokenizer *tokenizer, const struct chat_clues *clues);
 
 #endif

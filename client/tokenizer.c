@@ -118,7 +118,7 @@ static const char *template_of(const struct model_files *files)
     return NULL;
 }
 
-static void find_chat(struct agl_tokenizer *tokenizer, const struct model_files *files)
+static int find_chat(struct agl_tokenizer *tokenizer, const struct model_files *files)
 {
     const cJSON *architecture =
         cJSON_GetArrayItem(document_field(files->config, "architectures"), 0);
@@ -127,7 +127,7 @@ static void find_chat(struct agl_tokenizer *tokenizer, const struct model_files 
         .architecture = cJSON_IsString(architecture) ? architecture->valuestring : NULL,
         .model_type = document_string(files->config, "model_type"),
     };
-    tokenizer->chat = chat_detect(tokenizer, &clues);
+    return chat_find(tokenizer, &clues);
 }
 
 /* JSON begins with a brace; a line of base64 cannot. */
@@ -166,7 +166,7 @@ static int open_files(struct agl_tokenizer *tokenizer, struct model_files *files
     if (err == 0)
         err = read_tokenizer(tokenizer, files);
     if (err == 0)
-        find_chat(tokenizer, files);
+        err = find_chat(tokenizer, files);
     return err;
 }
 
@@ -197,6 +197,7 @@ void agl_tokenizer_close(struct agl_tokenizer *tokenizer)
     if (!tokenizer)
         return;
     vocabulary_fini(&tokenizer->vocabulary);
+    free(tokenizer->chat_system);
     free(tokenizer);
 }
 

@@ -25,6 +25,7 @@ struct agl_tokenizer {
     bool nfc;          /* text is brought into normalisation form C first */
     bool whole_pieces; /* a piece that is a token is that token, whatever the merges say */
     const struct chat_format *chat; /* NULL: none known */
+    char *chat_system; /* chatml: the message that the model's template begins with; NULL: none */
 };
 
 /* Appends the ids of a text. Errors as agl_encode(), with the detail set. */

@@ -244,7 +244,7 @@ static int find_chat(struct agl_tokenizer *tokenizer, const struct gguf *gguf)
         bool is_glm = architecture && strcmp(architecture, "chatglm") == 0;
         const struct chat_clues clues = {.template = template,
                                          .model_type = is_glm ? "glm" : architecture};
-        tokenizer->chat = chat_detect(tokenizer, &clues);
+        err = chat_find(tokenizer, &clues);
     }
     free(template);
     free(architecture);

@@ -233,11 +233,15 @@ static int read_eos(struct source *source, struct model_config *config)
     return 0;
 }
 
-/* GLM ends its answers with the role of whoever speaks next; the format has room for one id. */
-static int find_glm_eos(struct source *source, const struct gguf_value *tokens,
-                        const struct gguf_value *types, struct model_config *config)
+/* GLM ends its answers with the role of whoever speaks next; the format has room for one id. ChatML
+ * ends each message, and files that were made of a base model's configuration do not say so. */
+static int find_chat_eos(struct source *source, const struct gguf_value *tokens,
+                         const struct gguf_value *types, struct model_config *config)
 {
-    static const char *const ends[] = {"<|endoftext|>", "<|user|>", "<|observation|>"};
+    static const char *const glm[] = {"<|endoftext|>", "<|user|>", "<|observation|>"};
+    static const char *const chatml[] = {"<|im_end|>"};
+    const char *const *ends = source->architecture->glm ? glm : chatml;
+    size_t count = source->architecture->glm ? sizeof glm / sizeof glm[0] : 1;
     const unsigned char *at = tokens->bytes;
     snprintf(source->key, sizeof source->key, "tokenizer.ggml.tokens");
     for (uint32_t id = 0; id < tokens->count; id++) {
@@ -245,7 +249,7 @@ static int find_glm_eos(struct source *source, const struct gguf_value *tokens,
         size_t bytes = 0;
         gguf_next_string(&at, &text, &bytes);
         bool ordinary = types && gguf_item_i32(types, id) == TOKEN_NORMAL;
-        for (size_t i = 0; i < sizeof ends / sizeof ends[0] && !ordinary; i++) {
+        for (size_t i = 0; i < count && !ordinary; i++) {
             if (strlen(ends[i]) != bytes || memcmp(ends[i], text, bytes) != 0)
                 continue;
             int err = add_eos(source, config, id);
@@ -281,8 +285,8 @@ static int read_vocabulary(struct source *source, struct model_config *config)
         err = read_types(source, tokens, &types);
     if (err == 0)
         err = read_eos(source, config);
-    if (err == 0 && tokens && source->architecture->glm)
-        err = find_glm_eos(source, tokens, types, config);
+    if (err == 0 && tokens)
+        err = find_chat_eos(source, tokens, types, config);
     if (err == 0)
         settle_size(config, tokens, types);
     return err;

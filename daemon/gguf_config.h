@@ -14,8 +14,9 @@
  *   ARCH.rope.scaling.factor (or .rope.scale_linear), .original_context_length, .attn_factor,
  *   .yarn_attn_factor, .yarn_beta_fast, .yarn_beta_slow
  *   tokenizer.ggml.eos_token_id, .eot_token_id, .eom_token_id     ids to stop at; of chatglm and
- *                                       glm4 also those of <|endoftext|>, <|user|>, <|observation|>
- *   tokenizer.ggml.token_type           unused tokens at the end are padding, never sampled
+ *                                       glm4 also those of <|endoftext|>, <|user|>,
+ * <|observation|>, of the others that of <|im_end|> tokenizer.ggml.token_type           unused
+ * tokens at the end are padding, never sampled
  *
  * Refused where they are there and not as for the architectures above: experts, a sliding window,
  * rotary sections, attention that is not causal, arrays where layers would differ.

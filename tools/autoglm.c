@@ -16,6 +16,7 @@ static const char usage[] =
     "  status      what the daemon holds and does\n"
     "  tokenize    text to token ids and back; needs no daemon\n"
     "  bench       measure: bench dispatch\n"
+    "  perplexity  how well a model foresees a text; needs no daemon\n"
     "\n"
     "  --help      this text; autoglm COMMAND --help tells more\n"
     "  --version   the version\n"
@@ -27,7 +28,7 @@ static const struct {
     int (*main)(int argc, char **argv);
 } commands[] = {
     {"run", run_main},           {"chat", chat_main},   {"status", status_main},
-    {"tokenize", tokenize_main}, {"bench", bench_main},
+    {"tokenize", tokenize_main}, {"bench", bench_main}, {"perplexity", perplexity_main},
 };
 
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

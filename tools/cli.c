@@ -111,13 +111,14 @@ int cli_option(const char *command, int argc, char **argv, const char *letters,
     return CLI_BAD;
 }
 
-char *cli_read_stdin(size_t *ret_bytes)
+/* All of a stream, whose name is for the messages. */
+static char *read_stream(FILE *stream, const char *name, size_t *ret_bytes)
 {
     size_t bytes = 0;
     size_t capacity = 1 << 16;
     char *text = malloc(capacity);
     while (text) {
-        bytes += fread(text + bytes, 1, capacity - 1 - bytes, stdin);
+        bytes += fread(text + bytes, 1, capacity - 1 - bytes, stream);
         if (bytes < capacity - 1)
             break;
         char *larger = realloc(text, capacity * 2);
@@ -127,16 +128,33 @@ char *cli_read_stdin(size_t *ret_bytes)
         capacity *= 2;
     }
     if (!text) {
-        cli_fail("standard input does not fit into memory");
+        cli_fail("%s does not fit into memory", name);
         return NULL;
     }
-    if (ferror(stdin)) {
-        cli_fail("cannot read standard input: %s", strerror(errno));
+    if (ferror(stream)) {
+        cli_fail("cannot read %s: %s", name, strerror(errno));
         free(text);
         return NULL;
     }
     text[bytes] = 0;
     *ret_bytes = bytes;
+    return text;
+}
+
+char *cli_read_stdin(size_t *ret_bytes)
+{
+    return read_stream(stdin, "standard input", ret_bytes);
+}
+
+char *cli_read_file(const char *path, size_t *ret_bytes)
+{
+    FILE *file = fopen(path, "re");
+    if (!file) {
+        cli_fail("%s: %s", path, strerror(errno));
+        return NULL;
+    }
+    char *text = read_stream(file, path, ret_bytes);
+    fclose(file);
     return text;
 }
 

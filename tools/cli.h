@@ -20,6 +20,7 @@ int chat_main(int argc, char **argv);
 int status_main(int argc, char **argv);
 int tokenize_main(int argc, char **argv);
 int bench_main(int argc, char **argv);
+int perplexity_main(int argc, char **argv);
 
 /* Prints "autoglm: ..." on stderr; returns CLI_FAILED. */
 __attribute__((format(printf, 1, 2))) int cli_fail(const char *format, ...);
@@ -51,6 +52,7 @@ int cli_option(const char *command, int argc, char **argv, const char *letters,
 
 /* Reads all of standard input into malloc'd memory with a NUL behind it; NULL after a message. */
 char *cli_read_stdin(size_t *ret_bytes);
+char *cli_read_file(const char *path, size_t *ret_bytes); /* the same of a file */
 
 /* Parses "1,403,407" into malloc'd ids; NULL after a message. */
 uint32_t *cli_parse_ids(const char *text, uint32_t *ret_count);

@@ -558,8 +558,9 @@ enum agl_chat_flags {
                                    opening tokens, but what the format wants behind an answer */
 };
 
-/* Renders messages to ids by the model's chat format. Contents stay plain text. Returns the number
- * of ids.
+/* Renders messages to ids by the model's chat format. Contents stay plain text. A chatml model
+ * whose template has a system message of its own gets it unless the first message is one or
+ * AGL_CHAT_CONTINUE is given; an empty one keeps it away. Returns the number of ids.
  *   -ENOTSUP   no chat format is known for this tokenizer
  *   -EINVAL    a role that the format does not know, named in the detail; an unknown flag; or an
  *              argument, role or content is NULL

@@ -157,7 +157,7 @@ static void write_gguf(const char *folder, char *ret_path)
     test_gguf_string(&file, "general.architecture", "llama");
     test_gguf_string(&file, "tokenizer.ggml.model", "gpt2");
     test_gguf_string(&file, "tokenizer.ggml.pre", "smollm");
-    test_gguf_string(&file, "tokenizer.chat_template", "<|im_start|>");
+    test_gguf_string(&file, "tokenizer.chat_template", "<|im_start|>system\na<|im_end|>");
     test_gguf_strings(&file, "tokenizer.ggml.tokens", texts, 5);
     test_gguf_i32s(&file, "tokenizer.ggml.token_type", (const int32_t[]){1, 1, 1, 3, 3}, 5);
     test_gguf_strings(&file, "tokenizer.ggml.merges", (const char *const[]){"a b"}, 1);

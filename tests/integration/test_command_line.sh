@@ -60,6 +60,16 @@ P
 same plain "$special" 'user text never becomes a special token'
 refuses 'no tokenizer' 1 "$work" "$autoglm" tokenize --tokenizer "$work"
 
+# perplexity, without a daemon and with the installed library.
+refuses 'no model of perplexity' 2 '--model PATH is missing' "$autoglm" perplexity
+refuses 'too short a text' 1 'the text has 0 tokens, a window 512' "$autoglm" perplexity --model "$model"
+story='Once upon a time there was a little girl. She liked to play with her mom. One day they went to the park. '
+printf '%s' "$story$story$story" | "$autoglm" perplexity --model "$model" --window 32 --json 2>"$work/err" | python3 -c '
+import json, sys
+report = json.load(sys.stdin)
+assert report["windows"] >= 1 and 1 < report["perplexity"] < 4096, report'
+grep -q 'window 1 of' "$work/err" || fail 'perplexity does not say how it goes'
+
 # The daemon, in the foreground and without a configuration file.
 refuses 'no model' 2 model "$autoglmd" --socket "$work/socket"
 refuses 'no such model' 1 "$work/nothing" "$autoglmd" --model "a=$work/nothing" --socket "$work/socket"

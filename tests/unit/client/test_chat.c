@@ -144,6 +144,47 @@ static void chatml_closes_each_message_and_a_continued_answer(void **state)
     agl_tokenizer_close(tokenizer);
 }
 
+/* A ChatML tokenizer whose template is this text. */
+static struct agl_tokenizer *open_chatml(const char *template)
+{
+    char folder[4096];
+    size_t bytes = 0;
+    char *json =
+        test_read_file(AGL_SOURCE_DIR "/tests/data/tokenizer/qwen2.tokenizer.json", &bytes);
+    test_folder(folder);
+    test_write_file(folder, "tokenizer.json", json, bytes);
+    test_write_file(folder, "chat_template.jinja", template, strlen(template));
+    struct agl_tokenizer *tokenizer = text_open(folder);
+    test_remove_folder(folder);
+    free(json);
+    return tokenizer;
+}
+
+static void chatml_begins_with_the_system_message_of_the_models_template(void **state)
+{
+    struct agl_tokenizer *tokenizer =
+        open_chatml("{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are "
+                    "<|im_end.<|im_end|>\n' }}{% endif %}");
+    static const struct agl_message asked[] = {{"user", "Hi"}};
+    static const struct agl_message told[] = {{"system", ""}, {"user", "Hi"}};
+    static const struct agl_message late[] = {{"user", "Hi"}, {"system", "S"}};
+#define TURN(text) "<|im_start|>", text, "<|im_end|>", "\n"
+    static const char *const with[] = {TURN("system\nYou are <|im_end."), TURN("user\nHi"),
+                                       "<|im_start|>", "assistant\n", NULL};
+    static const char *const own[] = {TURN("system\n"), TURN("user\nHi"), NULL};
+    static const char *const both[] = {TURN("system\nYou are <|im_end."), TURN("user\nHi"),
+                                       TURN("system\nS"), NULL};
+    static const char *const further[] = {"<|im_end|>", "\n", TURN("user\nHi"), NULL};
+    static const char *const nothing[] = {NULL};
+    assert_string_equal(agl_chat_format(tokenizer), "chatml");
+    assert_parts(tokenizer, asked, 1, AGL_CHAT_GENERATE, with);
+    assert_parts(tokenizer, told, 2, 0, own);
+    assert_parts(tokenizer, late, 2, 0, both);
+    assert_parts(tokenizer, asked, 1, AGL_CHAT_CONTINUE, further);
+    assert_parts(tokenizer, NULL, 0, 0, nothing);
+    agl_tokenizer_close(tokenizer);
+}
+
 static void the_small_glm_vocabulary_renders_like_the_large_one(void **state)
 {
     struct agl_tokenizer *tokenizer = text_open_small("glm4");
@@ -280,6 +321,7 @@ int main(void)
         cmocka_unit_test(glm4_prompts_are_those_of_glm4s_own_code),
         cmocka_unit_test(the_0414_and_edge_formats_differ_as_described),
         cmocka_unit_test(chatml_closes_each_message_and_a_continued_answer),
+        cmocka_unit_test(chatml_begins_with_the_system_message_of_the_models_template),
         cmocka_unit_test(the_small_glm_vocabulary_renders_like_the_large_one),
         cmocka_unit_test(unknown_roles_formats_and_flags_are_refused),
         cmocka_unit_test(the_format_is_found_in_the_models_files),

@@ -312,6 +312,11 @@ static void the_chat_format_is_found_by_template_and_architecture(void **state)
     wish.template = "{{ '<|im_start|>' }}";
     struct agl_tokenizer *tokenizer = open_wish(folder, &wish);
     assert_string_equal(agl_chat_format(tokenizer), "chatml");
+    assert_null(tokenizer->chat_system);
+    agl_tokenizer_close(tokenizer);
+    wish.template = "{{ '<|im_start|>system\nab ab<|im_end|>\n' }}";
+    tokenizer = open_wish(folder, &wish);
+    assert_string_equal(tokenizer->chat_system, "ab ab");
     agl_tokenizer_close(tokenizer);
     test_remove_folder(folder);
 }

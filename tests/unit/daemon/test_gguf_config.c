@@ -362,7 +362,7 @@ static void types_without_tokens_are_not_looked_at(void **state)
     assert_int_equal(read_good(&file).vocab_size, TEST_MODEL_VOCAB);
 }
 
-static void glm_stops_at_all_its_ends(void **state)
+static void glm_and_chatml_stop_at_all_their_ends(void **state)
 {
     static const char *const ends[] = {"x", "<|endoftext|>", "<|user|>", "y", "<|observation|>"};
     struct test_gguf file;
@@ -375,6 +375,19 @@ static void glm_stops_at_all_its_ends(void **state)
     assert_int_equal(config.eos_ids[2], 4);
     make(&file, "llama");
     put_tokens(&file, 100, ends, 5);
+    assert_int_equal(read_good(&file).eos_count, 1);
+    /* ChatML's end, as a token of its own alone. */
+    static const char *const turns[] = {"x", "<|im_start|>", "y", "<|im_end|>"};
+    static const int32_t special[] = {1, 3, 1, 3}, ordinary[] = {1, 1, 1, 1};
+    make(&file, "llama");
+    put_tokens(&file, 4, turns, 4);
+    test_gguf_i32s(&file, "tokenizer.ggml.token_type", special, 4);
+    config = read_good(&file);
+    assert_int_equal(config.eos_count, 2);
+    assert_int_equal(config.eos_ids[1], 3);
+    make(&file, "qwen2");
+    put_tokens(&file, 4, turns, 4);
+    test_gguf_i32s(&file, "tokenizer.ggml.token_type", ordinary, 4);
     assert_int_equal(read_good(&file).eos_count, 1);
     static const char *const many[] = {"<|user|>", "<|user|>", "<|user|>", "<|user|>", "<|user|>",
                                        "<|user|>", "<|user|>", "<|user|>", "<|user|>", "<|user|>"};
@@ -422,7 +435,7 @@ int main(void)
         cmocka_unit_test(yarn_stretches_the_context),
         cmocka_unit_test(unused_tokens_at_the_end_are_padding),
         cmocka_unit_test(types_without_tokens_are_not_looked_at),
-        cmocka_unit_test(glm_stops_at_all_its_ends),
+        cmocka_unit_test(glm_and_chatml_stop_at_all_their_ends),
         cmocka_unit_test(a_vocabulary_that_does_not_fit_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
