@@ -282,6 +282,7 @@ static void tell_model(const struct engine *engine)
         printf("%u rounds, medians; bytes: every weight once and the keys and values of every "
                "position\n",
                options->rounds);
+        fflush(stdout);
         return;
     }
     cJSON *object = cJSON_AddObjectToObject(root, "model");

@@ -173,6 +173,7 @@ static int run_threads(struct bench *bench, uint32_t threads)
                options->shape, tensor_type_name(options->cache_type), threads, bench->isa,
                options->rounds);
         rate_print_heading(false);
+        fflush(stdout);
     }
     if (!status)
         status = run_groups(bench);
