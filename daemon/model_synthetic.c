@@ -233,7 +233,7 @@ uint64_t model_synthetic_bytes(const struct model_config *config,
 
 static int fill_vector(struct tensor *tensor, char *memory, struct backend *backend, float value)
 {
-    float *floats = malloc(tensor->cols * sizeof *floats);
+    float *floats = calloc(tensor->cols + (size_t)1, sizeof *floats);
     if (!floats)
         return -ENOMEM;
     for (uint32_t i = 0; i < tensor->cols; i++)

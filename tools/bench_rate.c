@@ -65,7 +65,7 @@ static int take_turn(struct rate_phase *phase, struct rate_row *row, uint32_t ro
     uint64_t round_ns = (uint64_t)phase->round_ms * NS_PER_MS;
     double read = measure_limit(phase, LIMIT_READ);
     double peak = row->macs > 0 ? measure_limit(phase, row->peak) : (double)NAN;
-    uint64_t start_ns = agl_now_ns(), now_ns = start_ns, steps = 0;
+    uint64_t start_ns = agl_now_ns(), now_ns, steps = 0;
     do {
         int status = step_once(row);
         if (status)
