@@ -124,7 +124,7 @@ static int draw_rows(const struct drawing *drawing, char *memory, struct backend
 {
     const struct tensor *tensor = drawing->tensor;
     size_t row_bytes = tensor->cols * tensor_type_bytes(tensor->type);
-    void *row = malloc(row_bytes);
+    void *row = malloc(row_bytes + 1);
     int err = row ? 0 : -ENOMEM;
     for (uint32_t r = 0; r < tensor->rows && err == 0; r++) {
         if (is_cancelled(drawing->cancel)) {
