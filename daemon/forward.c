@@ -182,6 +182,11 @@ void forward_close(struct forward *forward)
     free(forward);
 }
 
+struct kv_cache *forward_cache(struct forward *forward)
+{
+    return forward->cache;
+}
+
 /* The angles of every row, once for all layers; in double, since position * frequency grows large.
  */
 static int prepare_rotary(struct forward *forward, const struct batch *batch)

@@ -27,6 +27,9 @@ int forward_open(struct forward **ret_forward, const struct model *model, struct
 /* NULL does nothing. */
 void forward_close(struct forward *forward);
 
+/* Its cache, which stays its own: for measurements, which fill it without computing. */
+struct kv_cache *forward_cache(struct forward *forward);
+
 /* Runs one batch; its keys and values are in the cache afterwards. For each of the `logit_count`
  * rows named by logit_rows the logits over the whole vocabulary are computed, and *ret_logits [
  * logit_count, vocab_rows] points to them until the next call. Engine thread; does not allocate. */

@@ -15,7 +15,7 @@ static const char usage[] =
     "  chat        a conversation, line by line\n"
     "  status      what the daemon holds and does\n"
     "  tokenize    text to token ids and back; needs no daemon\n"
-    "  bench       measure: bench dispatch\n"
+    "  bench       measure: bench dispatch, engine, kernels\n"
     "  perplexity  how well a model foresees a text; needs no daemon\n"
     "\n"
     "  --help      this text; autoglm COMMAND --help tells more\n"

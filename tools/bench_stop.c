@@ -10,9 +10,11 @@
 /* Lock-free, so a handler may store it, in whatever thread it runs. relaxed throughout: it stands
  * by itself. */
 static _Atomic int stop_signal;
+static atomic_bool stop_flag;
 
 static void note_signal(int signal_number)
 {
+    atomic_store_explicit(&stop_flag, true, memory_order_relaxed);
     atomic_store_explicit(&stop_signal, signal_number, memory_order_relaxed);
 }
 
@@ -44,6 +46,11 @@ void bench_stop_catch(void)
 int bench_stop_signal(void)
 {
     return atomic_load_explicit(&stop_signal, memory_order_relaxed);
+}
+
+const atomic_bool *bench_stop_flag(void)
+{
+    return &stop_flag;
 }
 
 int bench_stop_status(void)

@@ -5,6 +5,7 @@
 #ifndef AGL_TOOLS_BENCH_STOP_H
 #define AGL_TOOLS_BENCH_STOP_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -20,6 +21,9 @@ void bench_stop_catch(void);
 
 /* The signal that came; 0: none. */
 int bench_stop_signal(void);
+
+/* True once one came: for work that looks at a flag of its caller's. */
+const atomic_bool *bench_stop_flag(void);
 
 /* The exit status that tells of it, 128 + signal; 0: none came. */
 int bench_stop_status(void);
