@@ -39,9 +39,10 @@ struct config {
     struct config_model models[CONFIG_MODELS_MAX]; /* "models": {NAME: FOLDER} */
     uint32_t model_count;
 
-    char device[16];       /* "device": "cpu" */
-    char cpu_variant[16];  /* "cpu_variant": "auto", "plain", "avx2", "avx512" */
-    uint32_t threads;      /* "threads"; 0: as many as processors are allowed */
+    char device[16]; /* "device": "cpu" */
+    char
+        cpu_variant[16]; /* "cpu_variant": "auto", "plain", "avx2", "avx512", "avx512vnni", "amx" */
+    uint32_t threads;    /* "threads"; 0: as many as processors are allowed */
     enum engine_wait wait; /* "wait": "adaptive", "spin", "sleep" */
     uint64_t spin_ns;      /* "spin_us"; adaptive: spin no longer than this; default 50 us */
 

@@ -33,8 +33,9 @@ const struct config_key config_keys[] = {
      FIELD_AT(allow_groups)},
 
     {"device", "NAME", "what computes", "cpu", TEXT(device)},
-    {"cpu_variant", "NAME", "instructions to use: auto, plain, avx2, avx512", "auto",
-     .kind = CONFIG_WORD, FIELD_AT(cpu_variant), .words = {"auto", "plain", "avx2", "avx512"}},
+    {"cpu_variant", "NAME", "instructions to use: auto, plain, avx2, avx512, avx512vnni, amx",
+     "auto", .kind = CONFIG_WORD, FIELD_AT(cpu_variant),
+     .words = {"auto", "plain", "avx2", "avx512", "avx512vnni", "amx"}},
     {"threads", "N", "threads that compute; 0: as many as processors are allowed", "0",
      NUMBER(threads, 0, 1024, 1)},
     {"wait", "MODE", "how an idle engine waits: adaptive, spin, sleep", "adaptive",

@@ -20,7 +20,7 @@ enum config_kind {
 
 enum config_shape { CONFIG_ANY = 0, CONFIG_POWER_OF_TWO = 1, CONFIG_PAGES = 2 };
 
-enum { CONFIG_WORDS_MAX = 4 };
+enum { CONFIG_WORDS_MAX = 6 };
 
 struct config_key {
     const char *name;     /* in files: "cache_mib"; inside "session": "session.event_slots" */

@@ -19,6 +19,7 @@ struct variant {
     const char *name;
     const struct backend_ops *ops;
     int supported;
+    int (*enable)(void); /* NULL, or what has to be asked for before; nonzero if granted */
 };
 
 enum { VARIANTS = 5 };
@@ -33,13 +34,16 @@ static int has_f16c(void)
 #endif
 
 #if defined(CPU_HAS_X86_VARIANTS)
-/* The matrix unit's registers are large: the kernel gives them to a process that asks, for good. */
 static int has_amx(void)
 {
-    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
     unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & 1u << 24) || !(d & 1u << 25))
-        return 0;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 24) && (d & 1u << 25);
+}
+
+/* The matrix unit's registers are large: the kernel gives them to a process that asks, for good. */
+static int enable_amx(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
     return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 #endif
@@ -53,12 +57,12 @@ static void list_variants(struct variant ret_variants[VARIANTS])
     int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     int vnni = avx512 && __builtin_cpu_supports("avx512vnni");
-    *next++ = (struct variant){"amx", &cpu_ops_amx, vnni && has_amx()};
-    *next++ = (struct variant){"avx512vnni", &cpu_ops_avx512vnni, vnni};
-    *next++ = (struct variant){"avx512", &cpu_ops_avx512, avx512};
-    *next++ = (struct variant){"avx2", &cpu_ops_avx2, avx2};
+    *next++ = (struct variant){"amx", &cpu_ops_amx, vnni && has_amx(), enable_amx};
+    *next++ = (struct variant){"avx512vnni", &cpu_ops_avx512vnni, vnni, NULL};
+    *next++ = (struct variant){"avx512", &cpu_ops_avx512, avx512, NULL};
+    *next++ = (struct variant){"avx2", &cpu_ops_avx2, avx2, NULL};
 #endif
-    *next = (struct variant){"plain", &cpu_ops_plain, 1};
+    *next = (struct variant){"plain", &cpu_ops_plain, 1, NULL};
 }
 
 /* `name` NULL: the best that this processor has. */
@@ -69,12 +73,13 @@ static int choose_variant(const char *name, struct variant *ret_variant, const c
     for (int i = 0; i < VARIANTS && variants[i].name; i++) {
         if (name && strcmp(name, variants[i].name) != 0)
             continue;
-        if (variants[i].supported) {
+        if (variants[i].supported && (!variants[i].enable || variants[i].enable())) {
             *ret_variant = variants[i];
             return 0;
         }
         if (name) {
-            *ret_why = "this processor lacks the instructions of that variant";
+            *ret_why =
+                "this processor lacks the instructions of that variant, or its kernel keeps them";
             return -EINVAL;
         }
     }

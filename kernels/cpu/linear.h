@@ -34,8 +34,8 @@ void VARIANT(cpu_multiply_packed)(const struct linear_job *job, const struct map
                                   uint32_t first, uint32_t end, uint32_t thread);
 
 /* linear_amx.c: the same with a matrix unit, where the variant has one. It takes 16 rows at a time:
- * below AMX_ROWS_MIN of them it does not pay. */
-enum { AMX_ROWS_MIN = 9 };
+ * up to as many rows it gains nothing, since memory is what there is to wait for. */
+enum { AMX_ROWS_MIN = 17 };
 void cpu_multiply_tiles(const struct linear_job *job, const struct map *map, uint32_t first,
                         uint32_t end, uint32_t thread);
 

@@ -19,7 +19,7 @@
 #define HALF_INPUTS 6
 #define HALF_WEIGHTS 7
 
-enum { TILE_ROWS = 16, TILES = 8 };
+enum { TILE_ROWS = 16 };
 
 /* The operand of LDTILECFG. */
 struct tile_config {

@@ -194,7 +194,10 @@ static void wrong_values_are_named_with_what_is_allowed(void **state)
     expect_refused("{\"wait\": \"doze\"}",
                    " wait: is \"doze\", must be one of \"adaptive\", \"spin\", \"sleep\"");
     expect_refused("{\"wait\": 1}", " wait: is a number, must be one of \"adaptive\"");
-    expect_refused("{\"cpu_variant\": \"sse\"}", " cpu_variant: is \"sse\", must be one of");
+    expect_refused(
+        "{\"cpu_variant\": \"sse\"}",
+        " cpu_variant: is \"sse\", must be one of \"auto\", \"plain\", \"avx2\", \"avx512\", "
+        "\"avx512vnni\", \"amx\"");
     expect_refused("{\"cache_type\": \"int8\"}", " cache_type: is \"int8\", must be one of");
     expect_refused("{\"socket_mode\": 432}",
                    " socket_mode: is a number, must be a string of octal");
