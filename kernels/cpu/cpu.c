@@ -1,7 +1,6 @@
 #include "kernels/cpu/cpu.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,8 @@
 #if defined(CPU_HAS_X86_VARIANTS)
 #include <cpuid.h>
 #endif
+
+#include "kernels/cpu/processors.h"
 
 enum { PAGE_BYTES = 4096, HUGE_PAGE_BYTES = 2 << 20 };
 
@@ -86,16 +87,6 @@ static int choose_variant(const char *name, struct variant *ret_variant, const c
     *ret_why = "no such variant on this machine; known are plain and, on x86-64, avx2, avx512, "
                "avx512vnni and amx";
     return -EINVAL;
-}
-
-/* As many as this process may run on. */
-static uint32_t allowed_processors(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) < 0)
-        return 1; /* more processors than the set holds, or none of our business */
-    int count = CPU_COUNT(&set);
-    return count > 0 ? (uint32_t)count : 1;
 }
 
 static uint64_t round_up(uint64_t bytes, uint64_t unit)
@@ -191,7 +182,11 @@ void cpu_cache_close(struct backend *backend, struct kv_cache *cache)
 
 int cpu_begin(struct backend *backend)
 {
-    ((struct cpu_backend *)backend)->queues = true;
+    struct cpu_backend *cpu = (struct cpu_backend *)backend;
+    if (cpu->pins_caller)
+        processors_pin(cpu->caller_processor);
+    cpu->pins_caller = false; /* once is enough */
+    cpu->queues = true;
     return 0;
 }
 
@@ -284,7 +279,14 @@ int cpu_open(struct backend **ret_backend, const struct backend_options *options
     int err = choose_variant(options->variant, &variant, ret_why);
     if (err < 0)
         return err;
-    uint32_t threads = options->threads ? options->threads : allowed_processors();
+    uint32_t processors[PROCESSORS_MAX], processor_count = 0;
+    if (options->processors && *options->processors)
+        err = processors_parse(options->processors, processors, &processor_count, ret_why);
+    if (err < 0)
+        return err;
+    uint32_t threads = options->threads  ? options->threads
+                       : processor_count ? processor_count
+                                         : processors_allowed();
     if (threads > POOL_THREADS_MAX) {
         *ret_why = "more threads than the CPU backend can have (1024)";
         return -EINVAL;
@@ -296,12 +298,14 @@ int cpu_open(struct backend **ret_backend, const struct backend_options *options
     cpu->variant = variant.name;
     if (alloc_scratch(cpu, threads) < 0)
         goto close;
-    err = pool_open(&cpu->pool, threads, NULL, 0);
+    err = pool_open(&cpu->pool, threads, processors, processor_count);
     if (err < 0) {
         *ret_why = "the threads of the CPU backend cannot be started";
         cpu_close(&cpu->base);
         return err;
     }
+    cpu->pins_caller = processor_count > 0;
+    cpu->caller_processor = processor_count ? processors[0] : 0;
     snprintf(cpu->description, sizeof cpu->description, "cpu, %u thread%s, %s", threads,
              threads == 1 ? "" : "s", variant.name);
     *ret_backend = &cpu->base;

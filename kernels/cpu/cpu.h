@@ -71,7 +71,9 @@ struct cpu_backend {
     struct cpu_own *own;      /* one a thread */
     struct cpu_strip *strips; /* one a thread */
     float *partials;          /* [CPU_PARTIAL_FLOATS]: attention's, of each split */
-    bool queues;              /* between begin and end */
+    bool pins_caller;         /* still to be done, by the thread that begins the first step */
+    uint32_t caller_processor;
+    bool queues; /* between begin and end */
     const char *variant;
     char description[64];
 };
