@@ -43,6 +43,7 @@ struct config {
     char
         cpu_variant[16]; /* "cpu_variant": "auto", "plain", "avx2", "avx512", "avx512vnni", "amx" */
     uint32_t threads;    /* "threads"; 0: as many as processors are allowed */
+    char cpus[256];      /* "cpus": processors to run on, "0-3,8"; "": wherever it may */
     enum engine_wait wait; /* "wait": "adaptive", "spin", "sleep" */
     uint64_t spin_ns;      /* "spin_us"; adaptive: spin no longer than this; default 50 us */
 

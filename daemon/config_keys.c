@@ -41,6 +41,8 @@ const struct config_key config_keys[] = {
      .words = {"auto", "plain", "avx2", "avx512", "avx512vnni", "amx"}},
     {"threads", "N", "threads that compute; 0: as many as processors are allowed", "0",
      NUMBER(threads, 0, 1024, 1)},
+    {"cpus", "LIST", "processors for the engine and its threads, 0-3,8; empty: any", "",
+     TEXT(cpus)},
     {"wait", "MODE", "how an idle engine waits: adaptive, spin, sleep", "adaptive",
      .kind = CONFIG_CHOICE, FIELD_AT(wait), .words = {"adaptive", "spin", "sleep"},
      .values = {ENGINE_WAIT_ADAPTIVE, ENGINE_WAIT_SPIN, ENGINE_WAIT_SLEEP}},

@@ -252,12 +252,8 @@ static int run_ffn(struct forward *forward, uint32_t rows, uint32_t index)
     const struct activations *a = &forward->device;
     const struct rms_norm norm = norm_of(forward, layer->ffn_norm);
     const struct rms_norm post_norm = norm_of(forward, layer->ffn_post_norm);
-    const struct linear_output gate_up[] = {{.weight = layer->gate, .out = a->gate},
-                                            {.weight = layer->up, .out = a->up}};
-
-    int err = ops->linear(backend, a->residual, rows, config->dim, &norm, gate_up, 2);
-    if (err == 0)
-        err = ops->gated_silu(backend, a->gate, a->up, rows, config->ffn_dim);
+    int err = ops->linear_gated(backend, a->residual, rows, config->dim, &norm, &layer->gate,
+                                &layer->up, a->gate, a->up);
     if (err == 0)
         err = ops->linear_add(backend, a->gate, rows, &layer->down, NULL, &post_norm, a->residual);
     return err;
@@ -283,6 +279,22 @@ static int run_head(struct forward *forward, const uint32_t *logit_rows, uint32_
                          (uint64_t)logit_count * config->vocab_rows * sizeof(float));
 }
 
+static int queue_layers(struct forward *forward, const struct batch *batch,
+                        const uint32_t *logit_rows, uint32_t logit_count)
+{
+    struct backend *backend = forward->backend;
+    int err =
+        backend->ops->embed(backend, &forward->model->embedding, batch, forward->device.residual);
+    for (uint32_t i = 0; i < forward->model->config.layers && err == 0; i++) {
+        err = run_attention(forward, batch, i);
+        if (err == 0)
+            err = run_ffn(forward, batch->rows, i);
+    }
+    if (err == 0 && logit_count)
+        err = run_head(forward, logit_rows, logit_count);
+    return err;
+}
+
 int forward_run(struct forward *forward, const struct batch *batch, const uint32_t *logit_rows,
                 uint32_t logit_count, const float **ret_logits)
 {
@@ -292,15 +304,12 @@ int forward_run(struct forward *forward, const struct batch *batch, const uint32
 
     int err = prepare_rotary(forward, batch);
     if (err == 0)
-        err = backend->ops->embed(backend, &forward->model->embedding, batch,
-                                  forward->device.residual);
-    for (uint32_t i = 0; i < forward->model->config.layers && err == 0; i++) {
-        err = run_attention(forward, batch, i);
-        if (err == 0)
-            err = run_ffn(forward, batch->rows, i);
-    }
-    if (err == 0 && logit_count)
-        err = run_head(forward, logit_rows, logit_count);
+        err = backend->ops->begin(backend);
+    if (err < 0)
+        return err;
+    err = queue_layers(forward, batch, logit_rows, logit_count);
+    int end_err = backend->ops->end(backend);
+    err = err == 0 ? end_err : err;
     if (err == 0)
         *ret_logits = forward->host_logits;
     return err;

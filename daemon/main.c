@@ -105,6 +105,7 @@ static int start_backend(struct service *service, struct failure *failure)
     struct backend_options options = {
         .device = config->device,
         .threads = config->threads,
+        .processors = config->cpus,
         .variant = strcmp(config->cpu_variant, "auto") == 0 ? NULL : config->cpu_variant,
     };
     int err = backend_open(&service->backend, &options, &why);

@@ -13,6 +13,10 @@
  * scale = largest magnitude / 127; below 2^-100 they count as zero, and one that is not finite
  * makes the results NaN.
  *
+ * Between begin() and end() operations are queued: they are done in their order, the last of them
+ * when end() returns. Until then the caller leaves alone what it gave them, arrays of outputs,
+ * norms and shapes excepted. Otherwise an operation is done on return.
+ *
  * Threads: a backend is used by one thread at a time. It may use threads of its own inside a call.
  * Nothing here allocates, locks or logs after opening, save alloc, free and the cache's open and
  * close. Errors: 0 or a negative errno; -EIO means that the device is lost.
@@ -79,7 +83,10 @@ struct kv_cache_options {
 
 struct backend_options {
     const char *device; /* "cpu" */
-    uint32_t threads;   /* 0: as many as processors are allowed */
+    uint32_t threads;   /* 0: as many as processors are allowed, or listed */
+    /* Processors to run on, "0-3,8": the thread that begins steps on the first of them that is
+     * allowed, the backend's own on the next ones in turns. NULL or "": wherever they may. */
+    const char *processors;
     /* CPU instructions: NULL: the best there is, else "plain", "avx2", "avx512", "avx512vnni",
      * "amx". */
     const char *variant;
@@ -111,6 +118,10 @@ struct backend_ops {
                       struct kv_cache **ret_cache);
     void (*cache_close)(struct backend *backend, struct kv_cache *cache);
 
+    /* Of a step: see above. */
+    int (*begin)(struct backend *backend);
+    int (*end)(struct backend *backend);
+
     /* out[r] = table[ids[r]]. out: [rows, table.cols] */
     int (*embed)(struct backend *backend, const struct tensor *table, const struct batch *batch,
                  float *out);
@@ -119,6 +130,12 @@ struct backend_ops {
      * in: [rows, width] */
     int (*linear)(struct backend *backend, const float *in, uint32_t rows, uint32_t width,
                   const struct rms_norm *norm, const struct linear_output *outputs, uint32_t count);
+
+    /* out = silu(norm(in) * gate^T) * (norm(in) * up^T), silu(x) = x / (1 + exp(-x)).
+     * in: [rows, width]; out, work: [rows, gate.rows], the second may be written or not. */
+    int (*linear_gated)(struct backend *backend, const float *in, uint32_t rows, uint32_t width,
+                        const struct rms_norm *norm, const struct tensor *gate,
+                        const struct tensor *up, float *out, float *work);
 
     /* Turns q and k by their positions and writes k and v into the cache of `layer`.
      * Su et al. 2021, arXiv 2104.09864. q: [rows, heads * head_dim], k, v: [rows, kv_heads *

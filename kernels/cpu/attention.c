@@ -1,146 +1,249 @@
 /*
  * Attention over the paged cache, with a running maximum (Milakov and Gimelshein 2018, arXiv
- * 1805.02867): keys and values are read once, tile by tile, and nothing is as long as the context.
+ * 1805.02867): keys and values are read once for all query heads that share them, tile by tile, and
+ * nothing is as long as the context.
  *
- * Tiles are counted from position 0 and have a fixed size, so the order of every sum follows from
- * the row's position alone: not from where its prompt was cut, how the cache is divided into
- * blocks, or who else is in the batch.
+ * Tiles and splits are counted from position 0 and have fixed sizes, a split is summed up for
+ * itself, and splits are joined in ascending order: the order of every sum follows from the row's
+ * position alone, not from where its prompt was cut, how the cache is divided into blocks, which
+ * threads took part, or who else is in the batch.
+ *
+ * A few rows: a chunk of the stage is one split, so that threads share a long context, and another
+ * stage joins them. Many rows: a chunk is a row.
  */
 #include <assert.h>
 #include <math.h>
 
+#include "kernels/cpu/attend.h"
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/vector.h"
 
-static_assert(CPU_TILE_POSITIONS % VECTOR_LANES == 0, "scores of a tile are whole vectors");
+enum { SPLIT_ROWS_MAX = 16 };
+
+static_assert(CPU_SPLIT_POSITIONS % CPU_TILE_POSITIONS == 0, "splits are whole tiles");
 static_assert(CPU_HEAD_DIM_MAX % VECTOR_LANES == 0, "a padded head is whole vectors");
 
 struct attention_job {
-    const struct attention_shape *shape;
-    const struct batch *batch;
+    struct cpu_backend *cpu;
+    struct attention_shape shape;
+    struct batch batch;
     const float *q;
     const struct kv_cache *cache;
     uint32_t layer;
     float *out;
-    struct cpu_tile *tiles;
     uint32_t group;        /* query heads for one key-value head */
     uint32_t group_chunks; /* each of up to CPU_HEADS_AT_ONCE of them */
+    uint32_t splits;       /* chunks of a row and group; 1: it is not split */
+    uint32_t partial_floats;
 };
 
-/* Softmax so far, for one head. */
-struct running {
-    float maximum;
-    float sum;
+static_assert(sizeof(struct attention_job) <= POOL_JOB_BYTES, "the pool copies jobs");
+
+/* What a chunk is about. */
+struct share {
+    uint32_t row, kv_head, first_head, heads, split;
 };
 
-SPECIALISED void pad_row(enum tensor_type type, const void *from, size_t width, float *to)
+static struct share find_share(const struct attention_job *job, uint32_t chunk)
 {
-    size_t d = 0;
-    for (; d + VECTOR_LANES <= width; d += VECTOR_LANES)
-        store_f32(to + d, load_elements(type, from, d));
-    if (d < width)
-        store_f32(to + d, load_tail(type, from, d, width - d));
+    uint32_t split = chunk % job->splits;
+    chunk /= job->splits;
+    uint32_t part = chunk % job->group_chunks;
+    chunk /= job->group_chunks;
+    uint32_t kv_head = chunk % job->shape.kv_heads, left = job->group - part * CPU_HEADS_AT_ONCE;
+    return (struct share){.row = chunk / job->shape.kv_heads,
+                          .kv_head = kv_head,
+                          .first_head = kv_head * job->group + part * CPU_HEADS_AT_ONCE,
+                          .heads = left < CPU_HEADS_AT_ONCE ? left : CPU_HEADS_AT_ONCE,
+                          .split = split};
 }
 
-/* Reads keys and values of `count` positions from `first` on. */
-static void read_tile(const struct attention_job *job, uint32_t row, uint32_t kv_head,
-                      uint32_t first, uint32_t count, struct cpu_tile *tile)
+static uint32_t row_splits(const struct attention_job *job, uint32_t row)
 {
-    const struct kv_cache *cache = job->cache;
+    return job->batch.positions[row] / CPU_SPLIT_POSITIONS + 1;
+}
+
+static size_t padded(uint32_t dims)
+{
+    return (dims + VECTOR_LANES - 1) / VECTOR_LANES * VECTOR_LANES;
+}
+
+static float *out_of(const struct attention_job *job, uint32_t row, uint32_t head)
+{
+    return job->out + ((size_t)row * job->shape.heads + head) * job->shape.head_dim;
+}
+
+/* Maximum and sum, then, a vector on, the sums. */
+static float *partial_of(const struct attention_job *job, uint32_t row, uint32_t head,
+                         uint32_t split)
+{
+    size_t index = ((size_t)row * job->shape.heads + head) * job->splits + split;
+    return job->cpu->partials + index * job->partial_floats;
+}
+
+/* Takes what later stages may overwrite: the queries. */
+static void take_queries(const struct attention_job *job, const struct share *share,
+                         struct cpu_attention *own)
+{
+    uint32_t dims = job->shape.head_dim;
+    size_t offset = ((size_t)share->row * job->shape.heads + share->first_head) * dims;
+    for (uint32_t h = 0; h < share->heads; h++) {
+        memset(own->queries[h], 0, padded(dims) * sizeof(float));
+        memcpy(own->queries[h], job->q + offset + (size_t)h * dims, dims * sizeof(float));
+    }
+}
+
+/* And the blocks that a split's positions are in. Returns how many positions it has. */
+static uint32_t take_blocks(const struct attention_job *job, uint32_t row, uint32_t split,
+                            struct cpu_attention *own)
+{
     const uint32_t *table =
-        job->batch->block_tables + (size_t)job->batch->sequences[row] * job->batch->table_stride;
-    uint32_t dims = cache->options.head_dim;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t block = table[(first + i) / cache->options.block_tokens];
-        uint32_t token = (first + i) % cache->options.block_tokens;
-        assert(block < cache->options.blocks);
-        const char *key = cpu_cache_row(cache, job->layer, block, 0, kv_head, token);
-        const char *value = cpu_cache_row(cache, job->layer, block, 1, kv_head, token);
-        if (cache->options.type == TENSOR_F16) {
-            pad_row(TENSOR_F16, key, dims, tile->keys[i]);
-            pad_row(TENSOR_F16, value, dims, tile->values[i]);
-        } else {
-            pad_row(TENSOR_F32, key, dims, tile->keys[i]);
-            pad_row(TENSOR_F32, value, dims, tile->values[i]);
-        }
+        job->batch.block_tables + (size_t)job->batch.sequences[row] * job->batch.table_stride;
+    uint32_t tokens = job->cache->options.block_tokens, first = split * CPU_SPLIT_POSITIONS;
+    uint32_t left = job->batch.positions[row] + 1 - first;
+    uint32_t count = left < CPU_SPLIT_POSITIONS ? left : CPU_SPLIT_POSITIONS;
+    for (uint32_t i = first / tokens; i <= (first + count - 1) / tokens; i++) {
+        assert(table[i] < job->cache->options.blocks);
+        own->blocks[i - first / tokens] = table[i];
     }
+    return count;
 }
 
-static float dot(const float *a, const float *b, size_t width)
+static void attend_split(const struct attention_job *job, const struct share *share, uint32_t split,
+                         uint32_t count, struct cpu_attention *own)
 {
-    vector_f32 lanes = {0};
+    struct split view = {.cache = job->cache,
+                         .layer = job->layer,
+                         .kv_head = share->kv_head,
+                         .first = split * CPU_SPLIT_POSITIONS,
+                         .count = count,
+                         .heads = share->heads,
+                         .scale = job->shape.scale};
+    if (job->cache->options.type == TENSOR_F16)
+        sum_split(TENSOR_F16, &view, own);
+    else
+        sum_split(TENSOR_F32, &view, own);
+}
+
+/* One of the splits joins those before it. */
+static void join(struct cpu_running *running, float *sums, const struct cpu_running *split,
+                 const float *split_sums, size_t width)
+{
+    float maximum = split->maximum > running->maximum ? split->maximum : running->maximum;
+    vector_f32 before = vector_exp(vector_all(running->maximum - maximum));
+    vector_f32 now = vector_exp(vector_all(split->maximum - maximum));
     for (size_t d = 0; d < width; d += VECTOR_LANES)
-        lanes = multiply_add(load_f32(a + d), load_f32(b + d), lanes);
-    return vector_sum(lanes);
+        store_f32(sums + d,
+                  multiply_add(load_f32(split_sums + d), now, load_f32(sums + d) * before));
+    running->sum = running->sum * before[0] + split->sum * now[0];
+    running->maximum = maximum;
 }
 
-/* Lets one head see the tile's positions. */
-static void add_tile(const struct cpu_tile *tile, uint32_t count, float scale, size_t width,
-                     const float *query, float *sums, struct running *running)
+static void write_out(float *out, const float *sums, float sum, uint32_t dims)
 {
-    float scores[CPU_TILE_POSITIONS];
-    float maximum = running->maximum;
-    for (uint32_t i = 0; i < count; i++) {
-        scores[i] = dot(query, tile->keys[i], width) * scale;
-        maximum = scores[i] > maximum ? scores[i] : maximum;
-    }
-    for (uint32_t i = count; i < CPU_TILE_POSITIONS; i++)
-        scores[i] = maximum; /* computed with the others, then left out */
-    for (uint32_t i = 0; i < CPU_TILE_POSITIONS; i += VECTOR_LANES)
-        store_f32(scores + i, vector_exp(load_f32(scores + i) - maximum));
-
-    float correction = vector_exp(vector_all(running->maximum - maximum))[0];
-    float sum = running->sum * correction;
-    for (uint32_t i = 0; i < count; i++)
-        sum += scores[i];
-    for (size_t d = 0; d < width; d += VECTOR_LANES) {
-        vector_f32 total = load_f32(sums + d) * correction;
-        for (uint32_t i = 0; i < count; i++)
-            total = multiply_add(vector_all(scores[i]), load_f32(tile->values[i] + d), total);
-        store_f32(sums + d, total);
-    }
-    *running = (struct running){.maximum = maximum, .sum = sum};
+    float inverse = 1.0f / sum;
+    for (uint32_t d = 0; d < dims; d++)
+        out[d] = sums[d] * inverse;
 }
 
-static void attend(const struct attention_job *job, uint32_t row, uint32_t kv_head,
-                   uint32_t first_head, uint32_t heads, struct cpu_tile *tile)
-{
-    uint32_t dims = job->shape->head_dim;
-    size_t width = (dims + VECTOR_LANES - 1) / VECTOR_LANES * VECTOR_LANES;
-    size_t offset = ((size_t)row * job->shape->heads + first_head) * dims;
-    struct running running[CPU_HEADS_AT_ONCE];
-    for (uint32_t h = 0; h < heads; h++) {
-        pad_row(TENSOR_F32, job->q + offset + (size_t)h * dims, dims, tile->queries[h]);
-        memset(tile->sums[h], 0, width * sizeof *tile->sums[h]);
-        running[h] = (struct running){.maximum = -INFINITY};
-    }
-    uint32_t positions = job->batch->positions[row] + 1;
-    for (uint32_t first = 0; first < positions; first += CPU_TILE_POSITIONS) {
-        uint32_t left = positions - first;
-        uint32_t count = left < CPU_TILE_POSITIONS ? left : CPU_TILE_POSITIONS;
-        read_tile(job, row, kv_head, first, count, tile);
-        for (uint32_t h = 0; h < heads; h++)
-            add_tile(tile, count, job->shape->scale, width, tile->queries[h], tile->sums[h],
-                     &running[h]);
-    }
-    for (uint32_t h = 0; h < heads; h++) {
-        float inverse = 1.0f / running[h].sum;
-        float *out = job->out + offset + (size_t)h * dims;
-        for (uint32_t d = 0; d < dims; d++)
-            out[d] = tile->sums[h][d] * inverse;
-    }
-}
-
-static void attention_chunk(void *argument, uint32_t chunk, uint32_t thread)
+static void row_chunk(void *argument, uint32_t chunk, uint32_t thread)
 {
     const struct attention_job *job = argument;
-    uint32_t part = chunk % job->group_chunks;
-    uint32_t kv_head = chunk / job->group_chunks % job->shape->kv_heads;
-    uint32_t row = chunk / job->group_chunks / job->shape->kv_heads;
-    uint32_t first = part * CPU_HEADS_AT_ONCE;
-    uint32_t left = job->group - first;
-    attend(job, row, kv_head, kv_head * job->group + first,
-           left < CPU_HEADS_AT_ONCE ? left : CPU_HEADS_AT_ONCE, &job->tiles[thread]);
+    struct share share = find_share(job, chunk);
+    struct cpu_attention *own = &job->cpu->own[thread].attention;
+    uint32_t dims = job->shape.head_dim;
+    take_queries(job, &share, own);
+    for (uint32_t split = 0; split < row_splits(job, share.row); split++) {
+        attend_split(job, &share, split, take_blocks(job, share.row, split, own), own);
+        for (uint32_t h = 0; h < share.heads; h++) {
+            if (split > 0) {
+                join(&own->running[h], own->sums[h], &own->split_running[h], own->split_sums[h],
+                     padded(dims));
+                continue;
+            }
+            own->running[h] = own->split_running[h];
+            memcpy(own->sums[h], own->split_sums[h], padded(dims) * sizeof(float));
+        }
+    }
+    for (uint32_t h = 0; h < share.heads; h++)
+        write_out(out_of(job, share.row, share.first_head + h), own->sums[h], own->running[h].sum,
+                  dims);
+}
+
+static void split_chunk(void *argument, uint32_t chunk, uint32_t thread)
+{
+    const struct attention_job *job = argument;
+    struct share share = find_share(job, chunk);
+    struct cpu_attention *own = &job->cpu->own[thread].attention;
+    if (share.split >= row_splits(job, share.row))
+        return;
+    take_queries(job, &share, own);
+    uint32_t count = take_blocks(job, share.row, share.split, own);
+    pool_inputs_read(job->cpu->pool, thread);
+    attend_split(job, &share, share.split, count, own);
+}
+
+static void commit_split(void *argument, uint32_t chunk, uint32_t thread)
+{
+    const struct attention_job *job = argument;
+    struct share share = find_share(job, chunk);
+    const struct cpu_attention *own = &job->cpu->own[thread].attention;
+    uint32_t dims = job->shape.head_dim;
+    if (share.split >= row_splits(job, share.row))
+        return;
+    for (uint32_t h = 0; h < share.heads; h++) {
+        if (job->splits == 1) {
+            write_out(out_of(job, share.row, share.first_head + h), own->split_sums[h],
+                      own->split_running[h].sum, dims);
+            continue;
+        }
+        float *partial = partial_of(job, share.row, share.first_head + h, share.split);
+        memcpy(partial, &own->split_running[h], sizeof own->split_running[h]);
+        memcpy(partial + VECTOR_LANES, own->split_sums[h], padded(dims) * sizeof(float));
+    }
+}
+
+/* A chunk is one head of one row. */
+static void join_chunk(void *argument, uint32_t chunk, uint32_t thread)
+{
+    const struct attention_job *job = argument;
+    uint32_t row = chunk / job->shape.heads, head = chunk % job->shape.heads;
+    float *sums = partial_of(job, row, head, 0) + VECTOR_LANES;
+    struct cpu_running running;
+    memcpy(&running, sums - VECTOR_LANES, sizeof running);
+    for (uint32_t i = 1; i < row_splits(job, row); i++) {
+        const float *partial = partial_of(job, row, head, i);
+        struct cpu_running split;
+        memcpy(&split, partial, sizeof split);
+        join(&running, sums, &split, partial + VECTOR_LANES, padded(job->shape.head_dim));
+    }
+    write_out(out_of(job, row, head), sums, running.sum, job->shape.head_dim);
+}
+
+/* How a row's context is shared out; 0: not at all. */
+static uint32_t choose_splits(const struct attention_job *job)
+{
+    uint32_t splits = 1;
+    for (uint32_t row = 0; row < job->batch.rows && row < SPLIT_ROWS_MAX; row++)
+        splits = row_splits(job, row) > splits ? row_splits(job, row) : splits;
+    uint64_t floats = (uint64_t)job->batch.rows * job->shape.heads * splits * job->partial_floats;
+    return job->batch.rows <= SPLIT_ROWS_MAX && (splits == 1 || floats <= CPU_PARTIAL_FLOATS)
+               ? splits
+               : 0;
+}
+
+static void push_stages(struct attention_job *job)
+{
+    struct pool *pool = job->cpu->pool;
+    uint32_t splits = choose_splits(job);
+    job->splits = splits ? splits : 1;
+    struct pool_stage stage = {.work = splits ? split_chunk : row_chunk,
+                               .commit = splits ? commit_split : NULL,
+                               .chunks = job->batch.rows * job->shape.kv_heads * job->group_chunks *
+                                         job->splits};
+    job->cache->layer_reads[job->layer] = pool_push(pool, &stage, job, sizeof *job);
+    stage = (struct pool_stage){.work = join_chunk, .chunks = job->batch.rows * job->shape.heads};
+    if (splits > 1)
+        pool_push(pool, &stage, job, sizeof *job);
 }
 
 int VARIANT(cpu_attention)(struct backend *backend, const struct attention_shape *shape,
@@ -153,16 +256,18 @@ int VARIANT(cpu_attention)(struct backend *backend, const struct attention_shape
     assert(shape->heads % shape->kv_heads == 0);
     uint32_t group = shape->heads / shape->kv_heads;
     struct attention_job job = {
-        .shape = shape,
-        .batch = batch,
+        .cpu = cpu,
+        .shape = *shape,
+        .batch = *batch,
         .q = q,
         .cache = cache,
         .layer = layer,
         .out = out,
-        .tiles = cpu->tiles,
         .group = group,
         .group_chunks = (group + CPU_HEADS_AT_ONCE - 1) / CPU_HEADS_AT_ONCE,
+        .partial_floats = (uint32_t)padded(shape->head_dim) + VECTOR_LANES,
     };
-    pool_run(cpu->pool, attention_chunk, &job, batch->rows * shape->kv_heads * job.group_chunks);
+    push_stages(&job);
+    cpu_finish(cpu);
     return 0;
 }

@@ -1,7 +1,6 @@
 #include "kernels/cpu/cpu.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,8 @@
 #if defined(CPU_HAS_X86_VARIANTS)
 #include <cpuid.h>
 #endif
+
+#include "kernels/cpu/processors.h"
 
 enum { PAGE_BYTES = 4096, HUGE_PAGE_BYTES = 2 << 20 };
 
@@ -88,16 +89,6 @@ static int choose_variant(const char *name, struct variant *ret_variant, const c
     return -EINVAL;
 }
 
-/* As many as this process may run on. */
-static uint32_t allowed_processors(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) < 0)
-        return 1; /* more processors than the set holds, or none of our business */
-    int count = CPU_COUNT(&set);
-    return count > 0 ? (uint32_t)count : 1;
-}
-
 static uint64_t round_up(uint64_t bytes, uint64_t unit)
 {
     return (bytes + unit - 1) / unit * unit;
@@ -120,19 +111,31 @@ int cpu_alloc(struct backend *backend, uint64_t bytes, void **ret_memory)
     return 0;
 }
 
+/* Late threads may still read what is freed or written to. (There is no pool when opening failed.)
+ */
+static void drain(struct backend *backend)
+{
+    struct pool *pool = ((struct cpu_backend *)backend)->pool;
+    if (pool)
+        pool_drain(pool);
+}
+
 void cpu_free(struct backend *backend, void *memory, uint64_t bytes)
 {
+    drain(backend);
     free(memory);
 }
 
 int cpu_upload(struct backend *backend, void *to, const void *from, uint64_t bytes)
 {
+    drain(backend);
     memcpy(to, from, bytes);
     return 0;
 }
 
 int cpu_download(struct backend *backend, void *to, const void *from, uint64_t bytes)
 {
+    pool_wait(((struct cpu_backend *)backend)->pool);
     memcpy(to, from, bytes);
     return 0;
 }
@@ -148,9 +151,11 @@ int cpu_cache_open(struct backend *backend, const struct kv_cache_options *optio
     struct kv_cache *cache = calloc(1, sizeof *cache);
     if (!cache)
         return -ENOMEM;
+    cache->layer_reads = calloc(options->layers, sizeof *cache->layer_reads);
     void *memory;
-    int err = cpu_alloc(backend, bytes, &memory);
+    int err = cache->layer_reads ? cpu_alloc(backend, bytes, &memory) : -ENOMEM;
     if (err < 0) {
+        free(cache->layer_reads);
         free(cache);
         return err;
     }
@@ -171,14 +176,56 @@ void cpu_cache_close(struct backend *backend, struct kv_cache *cache)
     if (!cache)
         return;
     cpu_free(backend, cache->memory, cache->bytes);
+    free(cache->layer_reads);
     free(cache);
+}
+
+int cpu_begin(struct backend *backend)
+{
+    struct cpu_backend *cpu = (struct cpu_backend *)backend;
+    if (cpu->pins_caller)
+        processors_pin(cpu->caller_processor);
+    cpu->pins_caller = false; /* once is enough */
+    cpu->queues = true;
+    return 0;
+}
+
+int cpu_end(struct backend *backend)
+{
+    struct cpu_backend *cpu = (struct cpu_backend *)backend;
+    cpu->queues = false;
+    pool_wait(cpu->pool);
+    return 0;
+}
+
+void cpu_finish(struct cpu_backend *cpu)
+{
+    if (!cpu->queues)
+        pool_drain(cpu->pool);
+}
+
+struct select_job {
+    const float *in;
+    const uint32_t *indices;
+    uint32_t width;
+    float *out;
+};
+
+static void select_chunk(void *argument, uint32_t row, uint32_t thread)
+{
+    const struct select_job *job = argument;
+    memcpy(job->out + (size_t)row * job->width, job->in + (size_t)job->indices[row] * job->width,
+           job->width * sizeof *job->out);
 }
 
 int cpu_select_rows(struct backend *backend, const float *in, const uint32_t *indices,
                     uint32_t count, uint32_t width, float *out)
 {
-    for (uint32_t i = 0; i < count; i++)
-        memcpy(out + (size_t)i * width, in + (size_t)indices[i] * width, width * sizeof *out);
+    struct cpu_backend *cpu = (struct cpu_backend *)backend;
+    struct select_job job = {.in = in, .indices = indices, .width = width, .out = out};
+    pool_push(cpu->pool, &(struct pool_stage){.work = select_chunk, .chunks = count}, &job,
+              sizeof job);
+    cpu_finish(cpu);
     return 0;
 }
 
@@ -191,9 +238,11 @@ void cpu_close(struct backend *backend)
 {
     struct cpu_backend *cpu = (struct cpu_backend *)backend;
     pool_close(cpu->pool);
+    cpu->pool = NULL;
     cpu_free(backend, cpu->scratch, CPU_SCRATCH_FLOATS * sizeof *cpu->scratch);
     cpu_free(backend, cpu->quantised, CPU_QUANTISED_BYTES);
-    free(cpu->tiles);
+    cpu_free(backend, cpu->partials, CPU_PARTIAL_FLOATS * sizeof *cpu->partials);
+    free(cpu->own);
     free(cpu->strips);
     free(cpu);
 }
@@ -210,9 +259,17 @@ static int alloc_scratch(struct cpu_backend *cpu, uint32_t threads)
     if (err < 0)
         return err;
     cpu->quantised = memory;
-    cpu->tiles = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->tiles, PAGE_BYTES));
+    err = cpu_alloc(&cpu->base, CPU_PARTIAL_FLOATS * sizeof *cpu->partials, &memory);
+    if (err < 0)
+        return err;
+    cpu->partials = memory;
+    cpu->own = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->own, PAGE_BYTES));
     cpu->strips = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->strips, PAGE_BYTES));
-    return cpu->tiles && cpu->strips ? 0 : -ENOMEM;
+    if (!cpu->own || !cpu->strips)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < threads; i++)
+        cpu->own[i].prepared = 0;
+    return 0;
 }
 
 int cpu_open(struct backend **ret_backend, const struct backend_options *options,
@@ -222,7 +279,14 @@ int cpu_open(struct backend **ret_backend, const struct backend_options *options
     int err = choose_variant(options->variant, &variant, ret_why);
     if (err < 0)
         return err;
-    uint32_t threads = options->threads ? options->threads : allowed_processors();
+    uint32_t processors[PROCESSORS_MAX], processor_count = 0;
+    if (options->processors && *options->processors)
+        err = processors_parse(options->processors, processors, &processor_count, ret_why);
+    if (err < 0)
+        return err;
+    uint32_t threads = options->threads  ? options->threads
+                       : processor_count ? processor_count
+                                         : processors_allowed();
     if (threads > POOL_THREADS_MAX) {
         *ret_why = "more threads than the CPU backend can have (1024)";
         return -EINVAL;
@@ -234,12 +298,14 @@ int cpu_open(struct backend **ret_backend, const struct backend_options *options
     cpu->variant = variant.name;
     if (alloc_scratch(cpu, threads) < 0)
         goto close;
-    err = pool_open(&cpu->pool, threads);
+    err = pool_open(&cpu->pool, threads, processors, processor_count);
     if (err < 0) {
         *ret_why = "the threads of the CPU backend cannot be started";
         cpu_close(&cpu->base);
         return err;
     }
+    cpu->pins_caller = processor_count > 0;
+    cpu->caller_processor = processor_count ? processors[0] : 0;
     snprintf(cpu->description, sizeof cpu->description, "cpu, %u thread%s, %s", threads,
              threads == 1 ? "" : "s", variant.name);
     *ret_backend = &cpu->base;

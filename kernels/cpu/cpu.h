@@ -17,17 +17,40 @@ enum {
     CPU_STRIP_GROUPS = 64, /* columns of a strip that are unpacked at once, in groups of 32 */
     CPU_STRIP_ROWS = 512,  /* of inputs that meet them */
     CPU_HEAD_DIM_MAX = 1024,
-    CPU_TILE_POSITIONS = 16, /* of attention: positions 0..15, 16..31, ... are handled together */
-    CPU_HEADS_AT_ONCE = 8,   /* query heads of a group that share a tile read from the cache */
+    CPU_TILE_POSITIONS = 64, /* of attention: positions 0..63, 64..127, ... are handled together */
+    CPU_SPLIT_POSITIONS = 512, /* and 0..511, ... summed up for themselves; whole tiles */
+    CPU_HEADS_AT_ONCE = 16,    /* query heads of a group that share what is read from the cache */
+    CPU_OWN_INPUTS = 1 << 15,  /* floats that a thread prepares for itself */
+    CPU_OWN_QUANTISED = CPU_OWN_INPUTS / 32 * 48 + 4096,
+    CPU_OWN_OUTPUTS = 1 << 14,
+    CPU_PARTIAL_FLOATS = 1 << 20, /* sums of splits that wait for the others */
 };
 
-/* One thread's working memory in attention: a tile of keys and values and the heads' queries and
- * sums, all padded with zeros to whole vectors. */
-struct cpu_tile {
-    float keys[CPU_TILE_POSITIONS][CPU_HEAD_DIM_MAX];
-    float values[CPU_TILE_POSITIONS][CPU_HEAD_DIM_MAX];
-    float queries[CPU_HEADS_AT_ONCE][CPU_HEAD_DIM_MAX];
+/* One head's softmax so far: the largest score, the weights' sum, and the weighted values, which
+ * follow. */
+struct cpu_running {
+    float maximum;
+    float sum;
+};
+
+/* In attention: the heads' queries and sums, padded with zeros to whole vectors. */
+struct cpu_attention {
+    float queries[CPU_HEADS_AT_ONCE][CPU_HEAD_DIM_MAX] __attribute__((aligned(64)));
     float sums[CPU_HEADS_AT_ONCE][CPU_HEAD_DIM_MAX];
+    float split_sums[CPU_HEADS_AT_ONCE][CPU_HEAD_DIM_MAX];
+    float scores[CPU_HEADS_AT_ONCE][CPU_TILE_POSITIONS];
+    struct cpu_running running[CPU_HEADS_AT_ONCE];
+    struct cpu_running split_running[CPU_HEADS_AT_ONCE];
+    uint32_t blocks[CPU_SPLIT_POSITIONS]; /* of the split's positions, at most one each */
+};
+
+/* One thread's working memory for a chunk of which others do the same (pool.h). */
+struct cpu_own {
+    uint64_t prepared; /* the stage whose inputs are in the next two */
+    float inputs[CPU_OWN_INPUTS] __attribute__((aligned(64)));
+    char quantised[CPU_OWN_QUANTISED] __attribute__((aligned(64)));
+    float outputs[2 * CPU_OWN_OUTPUTS] __attribute__((aligned(64)));
+    struct cpu_attention attention;
 };
 
 /* One thread's working memory for a strip of packed weights and a matrix unit (linear_amx.c). */
@@ -45,8 +68,12 @@ struct cpu_backend {
     struct pool *pool;
     float *scratch;           /* [CPU_SCRATCH_FLOATS] */
     char *quantised;          /* [CPU_QUANTISED_BYTES]: inputs of packed weights (quantised.h) */
-    struct cpu_tile *tiles;   /* one a thread */
+    struct cpu_own *own;      /* one a thread */
     struct cpu_strip *strips; /* one a thread */
+    float *partials;          /* [CPU_PARTIAL_FLOATS]: attention's, of each split */
+    bool pins_caller;         /* still to be done, by the thread that begins the first step */
+    uint32_t caller_processor;
+    bool queues; /* between begin and end */
     const char *variant;
     char description[64];
 };
@@ -58,9 +85,10 @@ struct kv_cache {
     uint64_t bytes;
     uint64_t layer_bytes;
     uint64_t block_bytes;
-    uint64_t half_bytes; /* of a block: its keys, then its values */
-    uint64_t head_bytes; /* of a half: one head's tokens */
-    uint64_t row_bytes;  /* of a head: one token's vector */
+    uint64_t half_bytes;   /* of a block: its keys, then its values */
+    uint64_t head_bytes;   /* of a half: one head's tokens */
+    uint64_t row_bytes;    /* of a head: one token's vector */
+    uint64_t *layer_reads; /* [layers]: the last stage that reads the layer's */
 };
 
 /* Opens with one of the tables below; *ret_why as in backend_open(). */
@@ -77,8 +105,12 @@ int cpu_download(struct backend *backend, void *to, const void *from, uint64_t b
 int cpu_cache_open(struct backend *backend, const struct kv_cache_options *options,
                    struct kv_cache **ret_cache);
 void cpu_cache_close(struct backend *backend, struct kv_cache *cache);
+int cpu_begin(struct backend *backend);
+int cpu_end(struct backend *backend);
 int cpu_pack(struct backend *backend, const struct tensor *tensor, void *memory,
              quant_source *source, void *context);
+/* The end of an operation: unless it is queued, it is done now. */
+void cpu_finish(struct cpu_backend *cpu);
 int cpu_select_rows(struct backend *backend, const float *in, const uint32_t *indices,
                     uint32_t count, uint32_t width, float *out);
 
@@ -96,6 +128,10 @@ int VARIANT(cpu_embed)(struct backend *backend, const struct tensor *table,
 int VARIANT(cpu_linear)(struct backend *backend, const float *in, uint32_t rows, uint32_t width,
                         const struct rms_norm *norm, const struct linear_output *outputs,
                         uint32_t count);
+int VARIANT(cpu_linear_gated)(struct backend *backend, const float *in, uint32_t rows,
+                              uint32_t width, const struct rms_norm *norm,
+                              const struct tensor *gate, const struct tensor *up, float *out,
+                              float *work);
 int VARIANT(cpu_rotary_store)(struct backend *backend, const struct attention_shape *shape,
                               const struct batch *batch, const float *cos_sin, float *q,
                               const float *k, const float *v, struct kv_cache *cache,
@@ -112,8 +148,12 @@ int VARIANT(cpu_linear_add)(struct backend *backend, const float *in, uint32_t r
 /* out = norm(in) for one row. Used by linear. */
 void VARIANT(cpu_norm_row)(const struct rms_norm *norm, const float *in, uint32_t width,
                            float *out);
-/* residual += norm(in) */
-void VARIANT(cpu_norm_add_rows)(struct pool *pool, const struct rms_norm *norm, const float *in,
+/* gate = silu(gate) * up */
+void VARIANT(cpu_gate)(float *gate, const float *up, size_t elements);
+
+/* Stages: the same, and residual += norm(in). */
+void VARIANT(cpu_push_gate)(struct cpu_backend *cpu, float *gate, const float *up, size_t elements);
+void VARIANT(cpu_push_norm_add)(struct pool *pool, const struct rms_norm *norm, const float *in,
                                 uint32_t rows, uint32_t width, float *residual);
 
 extern const struct backend_ops cpu_ops_plain;

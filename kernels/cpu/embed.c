@@ -80,6 +80,7 @@ static void read_packed_row(const struct tensor *table, uint32_t row, float *out
 int VARIANT(cpu_embed)(struct backend *backend, const struct tensor *table,
                        const struct batch *batch, float *out)
 {
+    pool_wait(((struct cpu_backend *)backend)->pool);
     for (uint32_t i = 0; i < batch->rows; i++) {
         assert(batch->ids[i] < table->rows);
         float *to = out + (size_t)i * table->cols;

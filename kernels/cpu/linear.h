@@ -6,30 +6,43 @@
 
 #include "kernels/cpu/cpu.h"
 
+enum { MAPS_MAX = 8 };
+
 /* One weight matrix as the chunks see it. */
 struct map {
-    const struct linear_output *output;
-    bool add;               /* to what is in output->out */
+    struct tensor weight; /* [outputs, in] */
+    struct tensor bias;   /* [outputs] or absent */
+    float *out;           /* [rows, stride] */
+    uint32_t stride;
+    uint32_t first;         /* the output that is in out's column 0 */
+    bool add;               /* to what is in out */
     uint32_t chunk_outputs; /* of a packed type: a multiple of a strip */
     uint32_t first_chunk;
 };
 
 struct linear_job {
     struct cpu_backend *cpu;
-    const float *in;    /* [rows, width], for maps of plain types */
-    uint32_t first_row; /* of the outputs, for in's row 0 */
+    const float *in;      /* [rows, width], for maps of plain types */
+    char *quantised;      /* the same for maps of packed types (quantised.h) */
+    struct rms_norm norm; /* still to be done; absent: none, or done */
+    uint32_t first_row;   /* of the outputs, for in's row 0 */
     uint32_t rows;
     uint32_t width;
-    const struct map *maps;
+    bool has_plain, has_packed; /* maps of these types */
+    bool gated;                 /* two maps: the first's outputs are silu(first) * second */
     uint32_t count;
+    struct map maps[MAPS_MAX];
 };
 
-/* Rounds one row of inputs to 8 bits, into its place in cpu->quantised among `rows` of them. */
-void VARIANT(cpu_quantise_row)(struct cpu_backend *cpu, const float *in, uint32_t row,
-                               uint32_t rows, uint32_t width);
+/* Rounds one row of inputs to 8 bits, into its place in `quantised` among `rows` of them. */
+void VARIANT(cpu_quantise_row)(char *quantised, const float *in, uint32_t row, uint32_t rows,
+                               uint32_t width);
 
-/* The outputs [first, end) of a map of a packed type, for all rows, from cpu->quantised; first is
- * a multiple of a strip. */
+/* The outputs [first, end) of a map of a plain type, for all rows, from job->in. */
+void VARIANT(cpu_multiply_plain)(const struct linear_job *job, const struct map *map,
+                                 uint32_t first, uint32_t end);
+
+/* The same of a packed type, from job->quantised; `first` is a multiple of a strip. */
 void VARIANT(cpu_multiply_packed)(const struct linear_job *job, const struct map *map,
                                   uint32_t first, uint32_t end, uint32_t thread);
 

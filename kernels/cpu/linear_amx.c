@@ -170,7 +170,7 @@ SPECIALISED void multiply_strip(enum tensor_type type, const struct linear_job *
                                 const struct map *map, uint32_t output, uint32_t row, uint32_t end,
                                 struct cpu_strip *strip)
 {
-    const struct tensor *weight = &map->output->weight;
+    const struct tensor *weight = &map->weight;
     const char *packed =
         (const char *)weight->data + output / PACKED_STRIP * packed_strip_bytes(type, weight->cols);
     size_t groups = packed_groups(job->width);
@@ -178,7 +178,7 @@ SPECIALISED void multiply_strip(enum tensor_type type, const struct linear_job *
         size_t count = groups - first < CPU_STRIP_GROUPS ? groups - first : CPU_STRIP_GROUPS;
         unpack(type, packed, first, count, strip);
         for (uint32_t r = row; r < end; r += PANEL_ROWS) {
-            struct panel panel = panel_at(job->cpu->quantised, r, job->rows, job->width);
+            struct panel panel = panel_at(job->quantised, r, job->rows, job->width);
             multiply_panel(type, strip, &panel, first, count, strip->sums + (r - row));
         }
     }
@@ -204,7 +204,7 @@ void cpu_multiply_tiles(const struct linear_job *job, const struct map *map, uin
 {
     struct cpu_strip *strip = &job->cpu->strips[thread];
     configure_tiles();
-    switch (map->output->weight.type) {
+    switch (map->weight.type) {
     case TENSOR_Q8:
         multiply_strips(TENSOR_Q8, job, map, first, end, strip);
         break;

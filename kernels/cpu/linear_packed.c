@@ -168,7 +168,7 @@ SPECIALISED void multiply_rows(enum tensor_type type, int parts, int rows,
                                const struct panel *panel, uint32_t row, uint32_t panel_first,
                                uint32_t first, uint32_t end)
 {
-    const struct tensor *weight = &map->output->weight;
+    const struct tensor *weight = &map->weight;
     size_t strip_bytes = packed_strip_bytes(type, weight->cols);
     int valid = panel->rows - row < (uint32_t)rows ? (int)(panel->rows - row) : rows;
     for (uint32_t output = first; output < end; output += (uint32_t)parts * VECTOR_LANES) {
@@ -191,7 +191,7 @@ SPECIALISED void multiply_panel(enum tensor_type type, const struct linear_job *
                                 const struct map *map, uint32_t panel_first, uint32_t first,
                                 uint32_t end)
 {
-    struct panel panel = panel_at(job->cpu->quantised, panel_first, job->rows, job->width);
+    struct panel panel = panel_at(job->quantised, panel_first, job->rows, job->width);
     for (uint32_t row = 0; row < panel.rows;) {
         uint32_t left = panel.stride - row;
         if (left >= 8 && TILE_ROWS_MAX >= 8) {
@@ -230,7 +230,7 @@ void VARIANT(cpu_multiply_packed)(const struct linear_job *job, const struct map
         return;
     }
 #endif
-    switch (map->output->weight.type) {
+    switch (map->weight.type) {
     case TENSOR_Q8:
         multiply_strips(TENSOR_Q8, job, map, first, end);
         break;

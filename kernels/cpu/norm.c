@@ -6,7 +6,7 @@
 #include "kernels/cpu/vector.h"
 
 struct norm_job {
-    const struct rms_norm *norm;
+    struct rms_norm norm;
     const float *in;
     uint32_t width;
     bool add; /* to what is in out */
@@ -37,9 +37,9 @@ SPECIALISED vector_f32 scaled(vector_f32 x, vector_f32 weight, vector_f32 invers
 SPECIALISED void norm_row(const struct norm_job *job, const float *in, float *out,
                           enum tensor_type type)
 {
-    const void *weight = job->norm->weight.data;
+    const void *weight = job->norm.weight.data;
     size_t width = job->width;
-    vector_f32 inverse = vector_all(inverse_rms(in, width, job->norm->eps));
+    vector_f32 inverse = vector_all(inverse_rms(in, width, job->norm.eps));
     size_t i = 0;
     for (; i + VECTOR_LANES <= width; i += VECTOR_LANES) {
         vector_f32 base = job->add ? load_f32(out + i) : (vector_f32){0};
@@ -57,7 +57,7 @@ SPECIALISED void norm_row(const struct norm_job *job, const float *in, float *ou
 
 static void norm_any_row(const struct norm_job *job, const float *in, float *out)
 {
-    switch (job->norm->weight.type) {
+    switch (job->norm.weight.type) {
     case TENSOR_F32:
         norm_row(job, in, out, TENSOR_F32);
         break;
@@ -75,7 +75,7 @@ static void norm_any_row(const struct norm_job *job, const float *in, float *out
 void VARIANT(cpu_norm_row)(const struct rms_norm *norm, const float *in, uint32_t width, float *out)
 {
     assert(norm->weight.cols == width);
-    struct norm_job job = {.norm = norm, .width = width};
+    struct norm_job job = {.norm = *norm, .width = width};
     norm_any_row(&job, in, out);
 }
 
@@ -85,10 +85,10 @@ static void norm_chunk(void *argument, uint32_t row, uint32_t thread)
     norm_any_row(job, job->in + (size_t)row * job->width, job->out + (size_t)row * job->width);
 }
 
-void VARIANT(cpu_norm_add_rows)(struct pool *pool, const struct rms_norm *norm, const float *in,
+void VARIANT(cpu_push_norm_add)(struct pool *pool, const struct rms_norm *norm, const float *in,
                                 uint32_t rows, uint32_t width, float *residual)
 {
     assert(norm->weight.cols == width);
-    struct norm_job job = {.norm = norm, .in = in, .width = width, .add = true, .out = residual};
-    pool_run(pool, norm_chunk, &job, rows);
+    struct norm_job job = {.norm = *norm, .in = in, .width = width, .add = true, .out = residual};
+    pool_push(pool, &(struct pool_stage){.work = norm_chunk, .chunks = rows}, &job, sizeof job);
 }

@@ -58,11 +58,11 @@ SPECIALISED vector_f32 part_bias(const struct tensor *bias, uint32_t first, uint
 SPECIALISED void write_part(const struct map *map, uint32_t output, uint32_t row, int rows,
                             const vector_f32 *sums)
 {
-    uint32_t outputs = map->output->weight.rows;
+    uint32_t outputs = map->weight.rows;
     uint32_t count = outputs - output < VECTOR_LANES ? outputs - output : VECTOR_LANES;
-    vector_f32 bias = part_bias(&map->output->bias, output, count);
+    vector_f32 bias = part_bias(&map->bias, output, count);
     for (int r = 0; r < rows; r++) {
-        float *to = map->output->out + (size_t)(row + (uint32_t)r) * outputs + output;
+        float *to = map->out + (size_t)(row + (uint32_t)r) * map->stride + (output - map->first);
         vector_f32 sum = sums[r] + bias;
         if (count == VECTOR_LANES) {
             store_f32(to, map->add ? load_f32(to) + sum : sum);

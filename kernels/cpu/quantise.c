@@ -117,11 +117,11 @@ SPECIALISED void load_group(const float *in, size_t left, vector_f32 ret_x[GROUP
         ret_x[i] = load_f32(padded + i * VECTOR_LANES);
 }
 
-void VARIANT(cpu_quantise_row)(struct cpu_backend *cpu, const float *in, uint32_t row,
-                               uint32_t rows, uint32_t width)
+void VARIANT(cpu_quantise_row)(char *quantised, const float *in, uint32_t row, uint32_t rows,
+                               uint32_t width)
 {
     uint32_t in_panel = row % PANEL_ROWS;
-    struct panel panel = panel_at(cpu->quantised, row - in_panel, rows, width);
+    struct panel panel = panel_at(quantised, row - in_panel, rows, width);
     for (size_t k = 0, g = 0; k < width; k += PACKED_GROUP, g++) {
         vector_f32 x[GROUP_VECTORS];
         load_group(in + k, width - k, x);

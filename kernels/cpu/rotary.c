@@ -8,8 +8,8 @@
 #include "kernels/cpu/half.h"
 
 struct rotary_job {
-    const struct attention_shape *shape;
-    const struct batch *batch;
+    struct attention_shape shape;
+    struct batch batch;
     const float *cos_sin;
     float *q;
     const float *k;
@@ -50,8 +50,8 @@ static void store_row(const struct kv_cache *cache, const float *from, char *to)
 static void rotary_chunk(void *argument, uint32_t row, uint32_t thread)
 {
     const struct rotary_job *job = argument;
-    const struct attention_shape *shape = job->shape;
-    const struct batch *batch = job->batch;
+    const struct attention_shape *shape = &job->shape;
+    const struct batch *batch = &job->batch;
     const struct kv_cache *cache = job->cache;
     const float *cos_sin = job->cos_sin + (size_t)row * shape->rotary_dims;
     uint32_t dims = shape->head_dim;
@@ -89,14 +89,18 @@ int VARIANT(cpu_rotary_store)(struct backend *backend, const struct attention_sh
     assert(shape->head_dim == cache->options.head_dim);
     assert(shape->kv_heads == cache->options.kv_heads && layer < cache->options.layers);
     assert(shape->rotary_dims <= shape->head_dim && shape->rotary_dims % 2 == 0);
-    struct rotary_job job = {.shape = shape,
-                             .batch = batch,
+    struct rotary_job job = {.shape = *shape,
+                             .batch = *batch,
                              .cos_sin = cos_sin,
                              .q = q,
                              .k = k,
                              .v = v,
                              .cache = cache,
                              .layer = layer};
-    pool_run(cpu->pool, rotary_chunk, &job, batch->rows);
+    /* A late thread's attention may be looking at blocks that had another owner. */
+    struct pool_stage stage = {
+        .work = rotary_chunk, .chunks = batch->rows, .after = cache->layer_reads[layer]};
+    pool_push(cpu->pool, &stage, &job, sizeof job);
+    cpu_finish(cpu);
     return 0;
 }

@@ -209,6 +209,45 @@ static void queries_are_turned_in_place(void **state)
     }
 }
 
+/* Thousands of positions, at the edges of tiles and splits and of chunks of the prompt. */
+static void check_long(struct backend *backend, const struct attention_shape *shape)
+{
+    static const uint32_t positions[] = {0,   63,   64,   510,  511,  512,  513,
+                                         767, 1023, 1024, 2047, 4094, 4095, 4096};
+    const uint32_t lengths[] = {4097, 600};
+    struct world world;
+    world_init(&world, 77, shape, lengths, 2, true);
+    world_open_cache(&world, backend, TENSOR_F16, 16, 5);
+    for (uint32_t first = 0; first < lengths[0]; first += 256) {
+        uint32_t left = lengths[0] - first;
+        /* The last ones are decoded, beside another sequence. */
+        if (left > 256)
+            world_run(&world, &(struct segment){.first = first, .count = 256}, 1, NULL);
+        for (uint32_t i = 0; left <= 256 && i < left; i++)
+            world_run(&world, (struct segment[]){{0, first + i, 1}, {1, i, 1}}, 2, NULL);
+    }
+    for (size_t i = 0; i < sizeof positions / sizeof *positions; i++)
+        for (uint32_t head = 0; head < shape->heads; head++)
+            check_head(&world, 0, positions[i], head, 0);
+    world_close_cache(&world);
+    world_fini(&world);
+}
+
+static void long_contexts_are_exact_to_rounding(void **state)
+{
+    static const struct attention_shape shapes[] = {
+        {4, 1, 32, 0, ROTARY_HALVES, 0.17f},
+        {16, 1, 8, 0, ROTARY_HALVES, 0.35f},
+        {1, 1, 100, 0, ROTARY_HALVES, 0.1f},
+    };
+    for (const char *const *variant = runnable_variants(); *variant; variant++) {
+        struct backend *backend = open_variant(*variant, 2);
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            check_long(backend, &shapes[i]);
+        backend_close(backend);
+    }
+}
+
 static void scores_beyond_the_range_of_exp_leave_no_trace(void **state)
 {
     /* The second key is the only one that counts: the others are e^-3000 and less beside it. */
@@ -240,6 +279,7 @@ int main(void)
         cmocka_unit_test(attention_over_an_f32_cache_is_exact_to_rounding),
         cmocka_unit_test(attention_over_an_f16_cache_is_exact_to_the_caches_rounding),
         cmocka_unit_test(queries_are_turned_in_place),
+        cmocka_unit_test(long_contexts_are_exact_to_rounding),
         cmocka_unit_test(scores_beyond_the_range_of_exp_leave_no_trace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

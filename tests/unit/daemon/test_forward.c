@@ -574,7 +574,7 @@ static void an_allocation_that_fails_is_told_and_leaves_nothing(void **state)
         failing_allocation = 0;
         assert_true(err == 0 || (err == -ENOMEM && !forward));
     }
-    assert_int_equal(failures, 4); /* itself, the cache and its memory, the activations */
+    assert_int_equal(failures, 5); /* itself, the cache, its count and memory, the activations */
     forward_close(forward);
     close_rig(&rig);
 }

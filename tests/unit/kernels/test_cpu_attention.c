@@ -8,8 +8,10 @@
 #include "tests/conformance/world.h"
 #include "tests/support/test.h"
 
-static const uint32_t lengths[] = {1, 45, 16, 70, 33};
 enum { SEQUENCES = 5 };
+static const uint32_t short_lengths[SEQUENCES] = {1, 45, 16, 70, 33};
+static const uint32_t long_lengths[SEQUENCES] = {1100, 3, 520, 64, 513}; /* beyond a split of 512 */
+static const uint32_t *lengths = short_lengths;
 
 static const struct attention_shape shapes[] = {
     {8, 2, 12, 6, ROTARY_INTERLEAVED, 0.3f},
@@ -128,10 +130,21 @@ static void a_sequence_comes_out_the_same_in_any_company_and_cut(void **state)
         }
 }
 
+/* One row's context is shared out between threads, a prompt's rows are: both sum alike. */
+static void long_contexts_come_out_the_same_whoever_shares_them(void **state)
+{
+    static const struct attention_shape shape = {6, 2, 8, 0, ROTARY_HALVES, 0.3f};
+    lengths = long_lengths;
+    for (const char *const *variant = runnable_variants(); *variant; variant++)
+        check_shape(*variant, &shape, TENSOR_F16);
+    lengths = short_lengths;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sequence_comes_out_the_same_in_any_company_and_cut),
+        cmocka_unit_test(long_contexts_come_out_the_same_whoever_shares_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "tests/conformance/data.h"
+#include "tests/conformance/packed.h"
 #include "tests/support/test.h"
 
 enum { ROWS = 33 };
@@ -153,11 +154,102 @@ static void an_output_comes_out_the_same_alone_and_beside_others(void **state)
     free_layer(&layer);
 }
 
+/* linear_gated gives the bits of its parts. */
+static void check_gated(struct backend *backend, const struct tensor *gate, const struct tensor *up,
+                        const struct rms_norm *norm, const float *in, uint32_t rows)
+{
+    size_t count = (size_t)rows * gate->rows;
+    float *out[4];
+    for (int i = 0; i < 4; i++) {
+        out[i] = calloc(count, sizeof(float));
+        assert_non_null(out[i]);
+    }
+    const struct backend_ops *ops = backend->ops;
+    struct linear_output outputs[] = {{.weight = *gate, .out = out[0]},
+                                      {.weight = *up, .out = out[1]}};
+    assert_int_equal(ops->linear(backend, in, rows, gate->cols, norm, outputs, 2), 0);
+    assert_int_equal(ops->gated_silu(backend, out[0], out[1], rows, gate->rows), 0);
+    assert_int_equal(
+        ops->linear_gated(backend, in, rows, gate->cols, norm, gate, up, out[2], out[3]), 0);
+    assert_memory_equal(out[2], out[0], count * sizeof(float));
+    for (int i = 0; i < 4; i++)
+        free(out[i]);
+}
+
+static void gate_and_up_in_one_pass_give_the_bits_of_two(void **state)
+{
+    enum { IN = 170, OUT = 331 };
+    struct random random = {7};
+    float *in = random_floats(&random, (size_t)ROWS * IN, 2.0f);
+    struct values norm_weight = values_random(&random, TENSOR_F32, 1, IN, 1.0);
+    struct rms_norm norm = {.weight = norm_weight.tensor, .eps = 1e-5f};
+    struct values plain[] = {values_random(&random, TENSOR_BF16, OUT, IN, 1.0),
+                             values_random(&random, TENSOR_F32, OUT, IN, 1.0)};
+    for (const char *const *variant = runnable_variants(); *variant; variant++) {
+        struct backend *backend = open_variant(*variant, 3);
+        struct packed packed[] = {packed_random(backend, &random, TENSOR_Q4, OUT, IN),
+                                  packed_random(backend, &random, TENSOR_Q8_MIN, OUT, IN)};
+        const struct tensor *tensors[] = {&plain[0].tensor, &plain[1].tensor, &packed[0].tensor,
+                                          &packed[1].tensor};
+        for (uint32_t pair = 0; pair < 16; pair++)
+            for (uint32_t rows = 1; rows <= ROWS; rows += 8)
+                check_gated(backend, tensors[pair / 4], tensors[pair % 4], pair % 3 ? &norm : NULL,
+                            in, rows);
+        packed_free(backend, &packed[0]);
+        packed_free(backend, &packed[1]);
+        backend_close(backend);
+    }
+    values_free(&plain[0]);
+    values_free(&plain[1]);
+    values_free(&norm_weight);
+    free(in);
+}
+
+/* A queue of operations, of which each needs the last one's results: a decoding step in small. */
+static void a_queue_of_operations_gives_what_they_give_one_by_one(void **state)
+{
+    enum { DIM = 320, LAYERS = 60, STEPS = 20 };
+    struct random random = {8};
+    struct layer layer = make_layer(&random, TENSOR_BF16, DIM, DIM);
+    float *first = random_floats(&random, DIM, 2.0f);
+    for (const char *const *variant = runnable_variants(); *variant; variant++) {
+        float expected[DIM], residual[DIM], gate[DIM], up[DIM];
+        for (uint32_t threads = 1; threads <= 4; threads++) {
+            struct backend *backend = open_variant(*variant, threads);
+            const struct backend_ops *ops = backend->ops;
+            for (int step = 0; step < STEPS; step++) {
+                memcpy(residual, first, sizeof residual);
+                bool queue = threads > 1 || step > 0;
+                assert_int_equal(queue ? ops->begin(backend) : 0, 0);
+                for (int i = 0; i < LAYERS; i++) {
+                    assert_int_equal(ops->linear_gated(backend, residual, 1, DIM, &layer.norm,
+                                                       &layer.weight.tensor, &layer.weight.tensor,
+                                                       gate, up),
+                                     0);
+                    assert_int_equal(ops->linear_add(backend, gate, 1, &layer.weight.tensor,
+                                                     &layer.bias.tensor,
+                                                     i % 2 ? &layer.post_norm : NULL, residual),
+                                     0);
+                }
+                assert_int_equal(queue ? ops->end(backend) : 0, 0);
+                if (!queue)
+                    memcpy(expected, residual, sizeof expected);
+                assert_memory_equal(residual, expected, sizeof expected);
+            }
+            backend_close(backend);
+        }
+    }
+    free(first);
+    free_layer(&layer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_row_comes_out_the_same_in_any_batch_order_and_number_of_threads),
         cmocka_unit_test(an_output_comes_out_the_same_alone_and_beside_others),
+        cmocka_unit_test(gate_and_up_in_one_pass_give_the_bits_of_two),
+        cmocka_unit_test(a_queue_of_operations_gives_what_they_give_one_by_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
