@@ -261,7 +261,7 @@ int VARIANT(cpu_linear)(struct backend *backend, const float *in, uint32_t rows,
 {
     struct cpu_backend *cpu = (struct cpu_backend *)backend;
     bool normed = norm && norm->weight.data, quantise = false;
-    struct map maps[MAPS_MAX] = {0};
+    struct map maps[MAPS_MAX];
     assert(count <= MAPS_MAX && width > 0);
     for (uint32_t i = 0; i < count; i++) {
         assert(outputs[i].weight.cols == width);
