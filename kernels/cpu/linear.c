@@ -172,10 +172,10 @@ static uint32_t packed_chunk_outputs(const struct linear_job *job, const struct 
     return (strips ? (uint32_t)strips : unit) * PACKED_STRIP;
 }
 
-static void multiply(struct linear_job *job, struct map *maps)
+static void multiply(struct linear_job *job, struct map *maps, uint32_t count)
 {
     uint32_t chunks = 0;
-    for (uint32_t i = 0; i < job->count; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         const struct tensor *weight = &maps[i].output->weight;
         maps[i].chunk_outputs = tensor_type_is_packed(weight->type)
                                     ? packed_chunk_outputs(job, weight)
@@ -185,6 +185,7 @@ static void multiply(struct linear_job *job, struct map *maps)
             weight->rows / maps[i].chunk_outputs + (weight->rows % maps[i].chunk_outputs != 0);
     }
     job->maps = maps;
+    job->count = count;
     pool_run(job->cpu->pool, linear_chunk, job, chunks);
 }
 
@@ -281,10 +282,9 @@ int VARIANT(cpu_linear)(struct backend *backend, const float *in, uint32_t rows,
                                  .in = in + (size_t)row * width,
                                  .first_row = row,
                                  .rows = rows - row < step ? rows - row : step,
-                                 .width = width,
-                                 .count = count};
+                                 .width = width};
         prepare(&job, normed ? norm : NULL, quantise);
-        multiply(&job, maps);
+        multiply(&job, maps, count);
     }
     return 0;
 }
@@ -303,7 +303,7 @@ static void linear_norm_add(struct cpu_backend *cpu, const struct linear_job *wh
         job.in += (size_t)row * job.width;
         job.rows = job.rows - row < step ? job.rows - row : step;
         prepare(&job, NULL, tensor_type_is_packed(output->weight.type));
-        multiply(&job, &map);
+        multiply(&job, &map, 1);
         VARIANT(cpu_norm_add_rows)
         (cpu->pool, norm, cpu->scratch, job.rows, outputs, residual + (size_t)row * outputs);
     }
@@ -319,7 +319,7 @@ static void linear_add(const struct linear_job *whole, uint32_t step,
         job.first_row = row;
         job.rows = job.rows - row < step ? job.rows - row : step;
         prepare(&job, NULL, tensor_type_is_packed(output->weight.type));
-        multiply(&job, &map);
+        multiply(&job, &map, 1);
     }
 }
 
@@ -339,7 +339,7 @@ int VARIANT(cpu_linear_add)(struct backend *backend, const float *in, uint32_t r
     }
     if (!step && rows)
         return -EINVAL;
-    struct linear_job job = {.cpu = cpu, .in = in, .rows = rows, .width = weight->cols, .count = 1};
+    struct linear_job job = {.cpu = cpu, .in = in, .rows = rows, .width = weight->cols};
     struct linear_output output = {.weight = *weight, .out = residual};
     if (bias)
         output.bias = *bias;
