@@ -229,7 +229,9 @@ static int copy_string(const struct gguf *gguf, const char *key, char **ret_text
     *ret_text = NULL;
     if (gguf_string(gguf, key, &text, &bytes, NULL) < 0)
         return 0;
-    *ret_text = strndup(text, bytes);
+    *ret_text = calloc(1, bytes + 1);
+    if (*ret_text)
+        memcpy(*ret_text, text, bytes);
     return *ret_text ? 0 : -ENOMEM;
 }
 

@@ -18,7 +18,9 @@ static void read_template(const struct gguf *table)
     size_t bytes = 0;
     if (gguf_string(table, "tokenizer.chat_template", &text, &bytes, NULL) < 0)
         return;
-    char *copy = strndup(text, bytes);
+    char *copy = calloc(1, bytes + 1);
+    if (copy)
+        memcpy(copy, text, bytes);
     if (copy && chat_template_system(copy, &system) == 0 && system)
         assert(*system && strlen(system) < bytes);
     free(system);
