@@ -61,11 +61,6 @@ SPECIALISED vector_f32 fused(vector_f32 a, vector_f32 b, vector_f32 c)
 #endif
 }
 
-SPECIALISED vector_f32 floats_of_i32(vector_i32 v)
-{
-    return __builtin_convertvector(v, vector_f32);
-}
-
 SPECIALISED vector_f32 load_i8(const void *from)
 {
 #if defined(__AVX512F__)
@@ -83,14 +78,40 @@ SPECIALISED vector_f32 load_i8(const void *from)
 #endif
 }
 
+/* Sums begin at the bits of the float 1.5 * 2^23, whose last bit counts 1: as a float, a sum is
+ * that much more than its whole number, which stays below 2^19. So nothing has to be converted. */
+static const int32_t SUM_ORIGIN = 0x4B400000;
+
 /* What is to be in a sum before its first product. `sum` is that of the inputs; of a row beyond
  * the batch it may be anything. */
 SPECIALISED vector_i32 dot_begin(enum tensor_type type, uint32_t sum)
 {
-#if defined(DOT_BIASED)
-    return vector_all_i32((int32_t) - (packed_bias(type) * sum));
+#if !defined(DOT_BIASED)
+    if (type == TENSOR_Q8)
+        return vector_all_i32(SUM_ORIGIN);
+#endif
+    return vector_all_i32((int32_t)((uint32_t)SUM_ORIGIN - packed_bias(type) * sum));
+}
+
+SPECIALISED vector_f32 whole_of_sum(vector_i32 sum)
+{
+    return (vector_f32)sum - 0x1.8p23f;
+}
+
+/* What scale_sum() needs of a scale. */
+SPECIALISED vector_f32 scaled_origin(vector_f32 scale)
+{
+    return scale * -0x1.8p23f;
+}
+
+/* A sum's whole number * scale with one rounding. The scaled origin is exact: a scale has at most
+ * 18 bits, the origin two. */
+SPECIALISED vector_f32 scale_sum(vector_i32 sum, vector_f32 scale, vector_f32 origin)
+{
+#if defined(__AVX2__)
+    return multiply_add((vector_f32)sum, scale, origin);
 #else
-    return vector_all_i32(type == TENSOR_Q8 ? 0 : (int32_t) - (packed_bias(type) * sum));
+    return whole_of_sum(sum) * scale;
 #endif
 }
 

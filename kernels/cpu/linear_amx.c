@@ -115,12 +115,17 @@ SPECIALISED void add_group(enum tensor_type type, const struct cpu_strip *strip,
                            vector_f32 sums[TILE_ROWS])
 {
     vector_f32 scale = load_f32(strip->scales[group]), min = load_f32(strip->mins[group]);
-    vector_f32 second = load_f32(strip->second[group]);
+    vector_f32 second = load_f32(strip->second[group]), origin = scaled_origin(scale);
     for (int r = 0; r < TILE_ROWS; r++) {
-        vector_f32 product = floats_of_i32(load_i32(products[which][r]));
+        vector_i32 sum = load_i32(products[which][r]) + SUM_ORIGIN;
+        vector_f32 product;
         if (type == TENSOR_Q8_HALVES)
-            product = fused(product, min, floats_of_i32(load_i32(products[1][r])) * second);
-        sums[r] = fused(product, scale * in[r].scale, sums[r]);
+            product = fused(whole_of_sum(sum), min,
+                            whole_of_sum(load_i32(products[1][r]) + SUM_ORIGIN) * second) *
+                      scale;
+        else
+            product = scale_sum(sum, scale, origin);
+        sums[r] = fused(product, vector_all(in[r].scale), sums[r]);
     }
     for (int r = 0; packed_has_min(type) && r < TILE_ROWS; r++)
         sums[r] = fused(min, vector_all(in[r].scaled_sum), sums[r]);

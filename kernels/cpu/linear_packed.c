@@ -4,7 +4,7 @@
  * A lane is a row of a strip: it sums one output from beginning to end, group by group in
  * ascending order, as
  *
- *     sum = fma(whole number, weight scale * input scale, sum)
+ *     sum = fma(whole number * weight scale, input scale, sum)
  *     sum = fma(weight min, input scale * sum of inputs, sum)       where the type has a min
  *
  * with one rounding each. The whole numbers are exact (dot.h), so an output's bits depend on its
@@ -88,7 +88,7 @@ SPECIALISED void dot_nibbles(enum tensor_type type, int parts, int rows,
 
 #endif
 
-/* The products of one group, as floats that are still whole numbers. */
+/* The products of a part's group with each row's, scaled by the weights' scales. */
 SPECIALISED void dot_group(enum tensor_type type, int parts, int rows,
                            const char *const numbers[TILE_PARTS_MAX],
                            const char *const headers[TILE_PARTS_MAX], const size_t *lanes,
@@ -96,29 +96,46 @@ SPECIALISED void dot_group(enum tensor_type type, int parts, int rows,
                            vector_f32 ret_products[TILE_PARTS_MAX][TILE_ROWS_MAX])
 {
     vector_i32 sums[TILE_PARTS_MAX][TILE_ROWS_MAX];
-    bool halves = type == TENSOR_Q8_HALVES;
     for (int p = 0; p < parts; p++)
         for (int r = 0; r < rows; r++)
-            sums[p][r] = dot_begin(type, (uint32_t)(halves ? in[r].half_sum : in[r].sum));
+            sums[p][r] = dot_begin(type, (uint32_t)in[r].sum);
     if (packed_bits(type) == 4)
         dot_nibbles(type, parts, rows, numbers, inputs, sums);
     else
-        dot_bytes(type, parts, rows, numbers, inputs, 0, halves ? QUADS / 2 : QUADS, sums);
-    for (int p = 0; p < parts; p++)
-        for (int r = 0; r < rows; r++)
-            ret_products[p][r] = floats_of_i32(sums[p][r]);
-    if (!halves)
-        return;
-    for (int p = 0; p < parts; p++)
-        for (int r = 0; r < rows; r++)
-            sums[p][r] = dot_begin(type, (uint32_t)in[r].sum - (uint32_t)in[r].half_sum);
-    dot_bytes(type, parts, rows, numbers, inputs, QUADS / 2, QUADS, sums);
+        dot_bytes(type, parts, rows, numbers, inputs, 0, QUADS, sums);
     for (int p = 0; p < parts; p++) {
+        vector_f32 scale = part_scale(type, headers[p], group, lanes[p]);
+        vector_f32 origin = scaled_origin(scale);
+        for (int r = 0; r < rows; r++)
+            ret_products[p][r] = scale_sum(sums[p][r], scale, origin);
+    }
+}
+
+/* The same of a type whose groups' halves have factors: (first * factor + second * factor) * scale,
+ * the first two in one rounding. */
+SPECIALISED void dot_halves(enum tensor_type type, int parts, int rows,
+                            const char *const numbers[TILE_PARTS_MAX],
+                            const char *const headers[TILE_PARTS_MAX], const size_t *lanes,
+                            size_t group, const int8_t *inputs, const struct input_group *in,
+                            vector_f32 ret_products[TILE_PARTS_MAX][TILE_ROWS_MAX])
+{
+    vector_i32 sums[2][TILE_PARTS_MAX][TILE_ROWS_MAX];
+    for (int p = 0; p < parts; p++)
+        for (int r = 0; r < rows; r++) {
+            uint32_t first = (uint32_t)in[r].half_sum;
+            sums[0][p][r] = dot_begin(type, first);
+            sums[1][p][r] = dot_begin(type, (uint32_t)in[r].sum - first);
+        }
+    dot_bytes(type, parts, rows, numbers, inputs, 0, QUADS / 2, sums[0]);
+    dot_bytes(type, parts, rows, numbers, inputs, QUADS / 2, QUADS, sums[1]);
+    for (int p = 0; p < parts; p++) {
+        vector_f32 scale = part_scale(type, headers[p], group, lanes[p]);
         vector_f32 first = half_factor(headers[p], group, 0, lanes[p]);
         vector_f32 second = half_factor(headers[p], group, 1, lanes[p]);
         for (int r = 0; r < rows; r++)
             ret_products[p][r] =
-                fused(ret_products[p][r], first, floats_of_i32(sums[p][r]) * second);
+                fused(whole_of_sum(sums[0][p][r]), first, whole_of_sum(sums[1][p][r]) * second) *
+                scale;
     }
 }
 
@@ -147,11 +164,13 @@ SPECIALISED void sum_tile(enum tensor_type type, int parts, int rows, const stru
                      packed_group_bytes(type) / STRIP_PARTS);
         }
         vector_f32 products[TILE_PARTS_MAX][TILE_ROWS_MAX];
-        dot_group(type, parts, rows, numbers, headers, lanes, group, inputs, in, products);
+        if (type == TENSOR_Q8_HALVES)
+            dot_halves(type, parts, rows, numbers, headers, lanes, group, inputs, in, products);
+        else
+            dot_group(type, parts, rows, numbers, headers, lanes, group, inputs, in, products);
         for (int p = 0; p < parts; p++) {
-            vector_f32 scale = part_scale(type, headers[p], group, lanes[p]);
             for (int r = 0; r < rows; r++)
-                sums[p][r] = fused(products[p][r], scale * in[r].scale, sums[p][r]);
+                sums[p][r] = fused(products[p][r], vector_all(in[r].scale), sums[p][r]);
             if (!packed_has_min(type))
                 continue;
             vector_f32 min = part_min(type, headers[p], group, lanes[p]);

@@ -47,7 +47,7 @@ static float *random_inputs(struct random *random, uint32_t rows, uint32_t width
 }
 
 /* What a row and an output make in float64, with the most that f32 may err. Each group brings one
- * product of scales and one fused sum, and with a min two more of the same; halves of a group are
+ * scaled product and one fused sum, and with a min two more of the same; halves of a group are
  * joined by two operations before. */
 static double exact_product(const struct packed *weight, uint32_t out, const int *numbers,
                             const double *scales, double *ret_tolerance)
