@@ -14,8 +14,9 @@ enum {
     CPU_SCRATCH_FLOATS = 1 << 20,
     /* As many inputs rounded to 8 bits: 32 numbers take 32 bytes and a group's 16. */
     CPU_QUANTISED_BYTES = CPU_SCRATCH_FLOATS / 32 * 48 + 4096, /* a tile reads beyond its rows */
-    CPU_STRIP_GROUPS = 64, /* columns of a strip that are unpacked at once, in groups of 32 */
-    CPU_STRIP_ROWS = 512,  /* of inputs that meet them */
+    CPU_STRIPS = 2,        /* strips that are unpacked at once, */
+    CPU_STRIP_GROUPS = 32, /* of their columns so many groups of 32, */
+    CPU_STRIP_ROWS = 512,  /* for so many rows of inputs */
     CPU_HEAD_DIM_MAX = 1024,
     CPU_TILE_POSITIONS = 64, /* of attention: positions 0..63, 64..127, ... are handled together */
     CPU_SPLIT_POSITIONS = 512, /* and 0..511, ... summed up for themselves; whole tiles */
@@ -53,25 +54,30 @@ struct cpu_own {
     struct cpu_attention attention;
 };
 
-/* One thread's working memory for a strip of packed weights and a matrix unit (linear_amx.c). */
+/* A part of a strip of packed weights, unpacked for a matrix unit. */
 struct cpu_strip {
     int8_t numbers[CPU_STRIP_GROUPS][8][64] __attribute__((aligned(64)));
     float scales[CPU_STRIP_GROUPS][16];
     float mins[CPU_STRIP_GROUPS][16]; /* or the factors of both halves */
     float second[CPU_STRIP_GROUPS][16];
-    int32_t products[2][2][16][16]; /* of two pairs of tiles */
-    float sums[CPU_STRIP_ROWS][16];
+};
+
+/* One thread's working memory for a matrix unit (linear_amx.c). */
+struct cpu_tiles {
+    struct cpu_strip strips[CPU_STRIPS];
+    int32_t products[4][16][16];
+    float sums[CPU_STRIP_ROWS][CPU_STRIPS][16];
 };
 
 struct cpu_backend {
     struct backend base;
     struct pool *pool;
-    float *scratch;           /* [CPU_SCRATCH_FLOATS] */
-    char *quantised;          /* [CPU_QUANTISED_BYTES]: inputs of packed weights (quantised.h) */
-    struct cpu_own *own;      /* one a thread */
-    struct cpu_strip *strips; /* one a thread */
-    float *partials;          /* [CPU_PARTIAL_FLOATS]: attention's, of each split */
-    bool pins_caller;         /* still to be done, by the thread that begins the first step */
+    float *scratch;          /* [CPU_SCRATCH_FLOATS] */
+    char *quantised;         /* [CPU_QUANTISED_BYTES]: inputs of packed weights (quantised.h) */
+    struct cpu_own *own;     /* one a thread */
+    struct cpu_tiles *tiles; /* one a thread */
+    float *partials;         /* [CPU_PARTIAL_FLOATS]: attention's, of each split */
+    bool pins_caller;        /* still to be done, by the thread that begins the first step */
     uint32_t caller_processor;
     bool queues; /* between begin and end */
     const char *variant;

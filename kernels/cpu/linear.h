@@ -46,9 +46,9 @@ void VARIANT(cpu_multiply_plain)(const struct linear_job *job, const struct map 
 void VARIANT(cpu_multiply_packed)(const struct linear_job *job, const struct map *map,
                                   uint32_t first, uint32_t end, uint32_t thread);
 
-/* linear_amx.c: the same with a matrix unit, where the variant has one. It takes 16 rows at a time:
- * up to as many rows it gains nothing, since memory is what there is to wait for. */
-enum { AMX_ROWS_MIN = 17 };
+/* linear_amx.c: the same with a matrix unit, where the variant has one. It takes 16 rows at a time
+ * and unpacks weights first, which fewer rows do not pay for. */
+enum { AMX_ROWS_MIN = 32 };
 void cpu_multiply_tiles(const struct linear_job *job, const struct map *map, uint32_t first,
                         uint32_t end, uint32_t thread);
 

@@ -3,21 +3,23 @@
  * multiplies a group of a strip's 16 rows with the same group of 16 rows of inputs.
  *
  * The whole numbers are the same as everywhere, and so is what is done with them: see
- * linear_packed.c, whose results these are bit for bit. A strip is unpacked once, to signed bytes
- * and f32 scales in the nearest caches, and meets all rows from there.
+ * linear_packed.c, whose results these are bit for bit. Parts of a few strips are unpacked, to
+ * signed bytes and f32 scales, and meet all rows from the nearest cache.
+ *
+ * What limits it: beside the unit's instructions the floats that follow take one of the two ports
+ * for them, two operations for each row of products; storing the products takes the unit as long as
+ * making them. docs/design/quantised.md has the figures.
  */
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/part.h"
 
-/* Which tile registers hold what. */
+/* Which tile registers hold what, of steps with even and with odd numbers. */
 #define PRODUCTS_0 0
 #define PRODUCTS_1 1
 #define INPUTS_0 2
 #define INPUTS_1 3
 #define WEIGHTS_0 4
 #define WEIGHTS_1 5
-#define HALF_INPUTS 6
-#define HALF_WEIGHTS 7
 
 enum { TILE_ROWS = 16 };
 
@@ -35,14 +37,20 @@ SPECIALISED void memory_is_used(void)
     __asm__ volatile("" ::: "memory");
 }
 
-static void configure_tiles(void)
+/* A step multiplies a group, or half of one where halves have factors. */
+SPECIALISED size_t steps_of_group(enum tensor_type type)
 {
-    static const struct tile_config config = {
-        .palette = 1,
-        .row_bytes = {64, 64, 32, 32, 64, 64, 16, 64},
-        .rows = {16, 16, 16, 16, 8, 8, 16, 4},
+    return type == TENSOR_Q8_HALVES ? 2 : 1;
+}
+
+SPECIALISED void configure_tiles(enum tensor_type type)
+{
+    static const struct tile_config configs[2] = {
+        {.palette = 1, .row_bytes = {64, 64, 32, 32, 64, 64}, .rows = {16, 16, 16, 16, 8, 8}},
+        {.palette = 1, .row_bytes = {64, 64, 16, 16, 64, 64}, .rows = {16, 16, 16, 16, 4, 4}},
     };
-    _tile_loadconfig(&config);
+    memory_is_used();
+    _tile_loadconfig(&configs[steps_of_group(type) - 1]);
 }
 
 SPECIALISED void unpack_numbers(enum tensor_type type, const char *numbers, int8_t to[8][64])
@@ -82,154 +90,196 @@ SPECIALISED void unpack(enum tensor_type type, const char *strip, size_t first, 
     }
 }
 
-/* The products of groups `group` and the next, or of one group's halves. */
-SPECIALISED void multiply_pair(enum tensor_type type, const struct cpu_strip *strip, size_t group,
-                               size_t next, const int8_t *inputs, const int8_t *next_inputs,
-                               int32_t ret_products[2][16][16])
+/* A panel's part that meets a strip's. */
+struct meeting {
+    const struct cpu_strip *strip;
+    const int8_t *inputs; /* of the first group */
+    const struct input_group *groups;
+    size_t stride; /* of groups, in rows */
+    size_t steps;
+    int32_t (*products)[16][16]; /* of the last four steps */
+};
+
+SPECIALISED const int8_t *inputs_of_step(enum tensor_type type, const struct meeting *m,
+                                         size_t step)
+{
+    size_t parts = steps_of_group(type);
+    return m->inputs + step / parts * m->stride * PACKED_GROUP + step % parts * (PACKED_GROUP / 2);
+}
+
+SPECIALISED const void *weights_of_step(enum tensor_type type, const struct meeting *m, size_t step)
+{
+    size_t parts = steps_of_group(type);
+    return m->strip->numbers[step / parts] + step % parts * (QUADS / 2);
+}
+
+/* Makes a step's products, loads what the next one takes, and stores those of the step before:
+ * so long the unit needs. */
+SPECIALISED void even_step(enum tensor_type type, const struct meeting *m, size_t step)
 {
     memory_is_used();
+    _tile_stored(PRODUCTS_1, m->products[(step - 1) % 4], 64);
     _tile_zero(PRODUCTS_0);
-    _tile_zero(PRODUCTS_1);
-    if (type == TENSOR_Q8_HALVES) {
-        _tile_loadd(HALF_INPUTS, inputs, PACKED_GROUP);
-        _tile_loadd(HALF_WEIGHTS, strip->numbers[group], 64);
-        _tile_dpbssd(PRODUCTS_0, HALF_INPUTS, HALF_WEIGHTS);
-        _tile_loadd(HALF_INPUTS, inputs + PACKED_GROUP / 2, PACKED_GROUP);
-        _tile_loadd(HALF_WEIGHTS, strip->numbers[group] + QUADS / 2, 64);
-        _tile_dpbssd(PRODUCTS_1, HALF_INPUTS, HALF_WEIGHTS);
-    } else {
-        _tile_loadd(INPUTS_0, inputs, PACKED_GROUP);
-        _tile_loadd(WEIGHTS_0, strip->numbers[group], 64);
-        _tile_dpbssd(PRODUCTS_0, INPUTS_0, WEIGHTS_0);
-        _tile_loadd(INPUTS_1, next_inputs, PACKED_GROUP);
-        _tile_loadd(WEIGHTS_1, strip->numbers[next], 64);
-        _tile_dpbssd(PRODUCTS_1, INPUTS_1, WEIGHTS_1);
+    _tile_dpbssd(PRODUCTS_0, INPUTS_0, WEIGHTS_0);
+    if (step + 1 < m->steps) {
+        _tile_loadd(INPUTS_1, inputs_of_step(type, m, step + 1), PACKED_GROUP);
+        _tile_loadd(WEIGHTS_1, weights_of_step(type, m, step + 1), 64);
     }
-    _tile_stored(PRODUCTS_0, ret_products[0], 64);
-    _tile_stored(PRODUCTS_1, ret_products[1], 64);
     memory_is_used();
 }
 
-SPECIALISED void add_group(enum tensor_type type, const struct cpu_strip *strip, size_t group,
-                           const struct input_group *in, int32_t products[2][16][16], int which,
-                           vector_f32 sums[TILE_ROWS])
+SPECIALISED void odd_step(enum tensor_type type, const struct meeting *m, size_t step)
 {
-    vector_f32 scale = load_f32(strip->scales[group]), min = load_f32(strip->mins[group]);
-    vector_f32 second = load_f32(strip->second[group]), origin = scaled_origin(scale);
+    memory_is_used();
+    _tile_stored(PRODUCTS_0, m->products[(step - 1) % 4], 64);
+    _tile_zero(PRODUCTS_1);
+    _tile_dpbssd(PRODUCTS_1, INPUTS_1, WEIGHTS_1);
+    if (step + 1 < m->steps) {
+        _tile_loadd(INPUTS_0, inputs_of_step(type, m, step + 1), PACKED_GROUP);
+        _tile_loadd(WEIGHTS_0, weights_of_step(type, m, step + 1), 64);
+    }
+    memory_is_used();
+}
+
+/* Adds a step's products, or with a group's second half those of both. */
+SPECIALISED void add_step(enum tensor_type type, const struct meeting *m, size_t step,
+                          vector_f32 sums[TILE_ROWS])
+{
+    size_t parts = steps_of_group(type), group = step / parts;
+    if (step % parts != parts - 1)
+        return;
+    const struct input_group *in = m->groups + group * m->stride;
+    vector_f32 scale = load_f32(m->strip->scales[group]), min = load_f32(m->strip->mins[group]);
+    vector_f32 second = load_f32(m->strip->second[group]), origin = scaled_origin(scale);
     for (int r = 0; r < TILE_ROWS; r++) {
-        vector_i32 sum = load_i32(products[which][r]) + SUM_ORIGIN;
+        vector_i32 sum = load_i32(m->products[step % 4][r]) + SUM_ORIGIN;
         vector_f32 product;
-        if (type == TENSOR_Q8_HALVES)
-            product = fused(whole_of_sum(sum), min,
-                            whole_of_sum(load_i32(products[1][r]) + SUM_ORIGIN) * second) *
-                      scale;
-        else
+        if (type == TENSOR_Q8_HALVES) {
+            vector_i32 first = load_i32(m->products[(step - 1) % 4][r]) + SUM_ORIGIN;
+            product = fused(whole_of_sum(first), min, whole_of_sum(sum) * second) * scale;
+        } else {
             product = scale_sum(sum, scale, origin);
+        }
         sums[r] = fused(product, vector_all(in[r].scale), sums[r]);
     }
     for (int r = 0; packed_has_min(type) && r < TILE_ROWS; r++)
         sums[r] = fused(min, vector_all(in[r].scaled_sum), sums[r]);
 }
 
-/* Adds the products of a panel with the unpacked groups, which are `first` and those after. A
- * pair's products are added while the next pair's are made. */
-SPECIALISED void add_panel(enum tensor_type type, struct cpu_strip *strip,
-                           const struct panel *panel, size_t first, size_t count,
-                           vector_f32 sums[TILE_ROWS])
-{
-    size_t step = type == TENSOR_Q8_HALVES ? 1 : 2, stride = panel->stride;
-    const int8_t *inputs = panel->numbers + first * stride * PACKED_GROUP;
-    const struct input_group *in = panel->groups + first * stride;
-    for (size_t g = 0, turn = 0; g < count + step; g += step, turn ^= 1) {
-        if (g < count) {
-            size_t next = g + 1 < count ? g + 1 : g;
-            multiply_pair(type, strip, g, next, inputs + g * stride * PACKED_GROUP,
-                          inputs + next * stride * PACKED_GROUP, strip->products[turn]);
-        }
-        if (g == 0)
-            continue;
-        size_t before = g - step;
-        add_group(type, strip, before, in + before * stride, strip->products[turn ^ 1], 0, sums);
-        if (step == 2 && before + 1 < count)
-            add_group(type, strip, before + 1, in + (before + 1) * stride,
-                      strip->products[turn ^ 1], 1, sums);
-    }
-}
-
-/* One panel's part of multiply_strip(). The sums are named one by one, so that they stay in
- * registers. */
-SPECIALISED void multiply_panel(enum tensor_type type, struct cpu_strip *strip,
-                                const struct panel *panel, size_t first, size_t count,
-                                float (*kept)[16])
+/* The products of a step are added two steps later, while others are made. */
+SPECIALISED void meet(enum tensor_type type, const struct meeting *m, float (*kept)[CPU_STRIPS][16],
+                      bool is_first)
 {
     vector_f32 sums[TILE_ROWS];
     for (int r = 0; r < TILE_ROWS; r++)
-        sums[r] = first ? load_f32(kept[r]) : (vector_f32){0};
-    add_panel(type, strip, panel, first, count, sums);
+        sums[r] = is_first ? (vector_f32){0} : load_f32(kept[r][0]);
+    memory_is_used();
+    _tile_loadd(INPUTS_0, inputs_of_step(type, m, 0), PACKED_GROUP);
+    _tile_loadd(WEIGHTS_0, weights_of_step(type, m, 0), 64);
+    for (size_t step = 0; step < m->steps; step += 2) {
+        even_step(type, m, step);
+        if (step)
+            add_step(type, m, step - 2, sums);
+        if (step + 1 == m->steps)
+            break;
+        odd_step(type, m, step + 1);
+        if (step)
+            add_step(type, m, step - 1, sums);
+    }
+    memory_is_used();
+    if (m->steps % 2)
+        _tile_stored(PRODUCTS_0, m->products[(m->steps - 1) % 4], 64);
+    else
+        _tile_stored(PRODUCTS_1, m->products[(m->steps - 1) % 4], 64);
+    memory_is_used();
+    for (size_t step = m->steps < 2 ? 0 : m->steps - 2; step < m->steps; step++)
+        add_step(type, m, step, sums);
     for (int r = 0; r < TILE_ROWS; r++)
-        store_f32(kept[r], sums[r]);
+        store_f32(kept[r][0], sums[r]);
 }
 
-/* One strip for the rows [row, end). */
-SPECIALISED void multiply_strip(enum tensor_type type, const struct linear_job *job,
-                                const struct map *map, uint32_t output, uint32_t row, uint32_t end,
-                                struct cpu_strip *strip)
+/* A few strips for the rows [row, end): `count` groups from `first` on. */
+SPECIALISED void multiply_groups(enum tensor_type type, const struct linear_job *job,
+                                 uint32_t strips, size_t first, size_t count, uint32_t row,
+                                 uint32_t end, struct cpu_tiles *tiles)
 {
-    const struct tensor *weight = &map->weight;
-    const char *packed =
-        (const char *)weight->data + output / PACKED_STRIP * packed_strip_bytes(type, weight->cols);
-    size_t groups = packed_groups(job->width);
-    for (size_t first = 0; first < groups; first += CPU_STRIP_GROUPS) {
-        size_t count = groups - first < CPU_STRIP_GROUPS ? groups - first : CPU_STRIP_GROUPS;
-        unpack(type, packed, first, count, strip);
-        for (uint32_t r = row; r < end; r += PANEL_ROWS) {
-            struct panel panel = panel_at(job->quantised, r, job->rows, job->width);
-            multiply_panel(type, strip, &panel, first, count, strip->sums + (r - row));
+    for (uint32_t r = row; r < end; r += PANEL_ROWS) {
+        struct panel panel = panel_at(job->quantised, r, job->rows, job->width);
+        struct meeting m = {.inputs = panel.numbers + first * panel.stride * PACKED_GROUP,
+                            .groups = panel.groups + first * panel.stride,
+                            .stride = panel.stride,
+                            .steps = count * steps_of_group(type),
+                            .products = tiles->products};
+        for (uint32_t s = 0; s < strips; s++) {
+            m.strip = &tiles->strips[s];
+            meet(type, &m, (float(*)[CPU_STRIPS][16])tiles->sums[r - row][s], first == 0);
         }
     }
-    for (uint32_t r = row; r < end; r++) {
-        vector_f32 sum = load_f32(strip->sums[r - row]);
-        write_part(map, output, job->first_row + r, 1, &sum);
+}
+
+/* Outputs [first, end), of at most CPU_STRIPS strips, for the rows [row, last). */
+SPECIALISED void multiply_part(enum tensor_type type, const struct linear_job *job,
+                               const struct map *map, uint32_t first, uint32_t end, uint32_t row,
+                               uint32_t last, struct cpu_tiles *tiles)
+{
+    const struct tensor *weight = &map->weight;
+    size_t bytes = packed_strip_bytes(type, weight->cols), groups = packed_groups(job->width);
+    const char *packed = (const char *)weight->data + first / PACKED_STRIP * bytes;
+    uint32_t strips = (end - first + PACKED_STRIP - 1) / PACKED_STRIP;
+    for (size_t g = 0; g < groups; g += CPU_STRIP_GROUPS) {
+        size_t count = groups - g < CPU_STRIP_GROUPS ? groups - g : CPU_STRIP_GROUPS;
+        for (uint32_t s = 0; s < strips; s++)
+            unpack(type, packed + s * bytes, g, count, &tiles->strips[s]);
+        multiply_groups(type, job, strips, g, count, row, last, tiles);
     }
+    for (uint32_t s = 0; s < strips; s++)
+        for (uint32_t r = row; r < last; r++) {
+            vector_f32 sum = load_f32(tiles->sums[r - row][s]);
+            write_part(map, first + s * PACKED_STRIP, job->first_row + r, 1, &sum);
+        }
+}
+
+static inline uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
 }
 
 SPECIALISED void multiply_strips(enum tensor_type type, const struct linear_job *job,
                                  const struct map *map, uint32_t first, uint32_t end,
-                                 struct cpu_strip *strip)
+                                 struct cpu_tiles *tiles)
 {
-    for (; first < end; first += PACKED_STRIP)
+    configure_tiles(type);
+    for (; first < end; first += CPU_STRIPS * PACKED_STRIP)
         for (uint32_t row = 0; row < job->rows; row += CPU_STRIP_ROWS)
-            multiply_strip(type, job, map, first, row,
-                           job->rows - row < CPU_STRIP_ROWS ? job->rows : row + CPU_STRIP_ROWS,
-                           strip);
+            multiply_part(type, job, map, first, smaller(end, first + CPU_STRIPS * PACKED_STRIP),
+                          row, smaller(job->rows, row + CPU_STRIP_ROWS), tiles);
 }
 
 void cpu_multiply_tiles(const struct linear_job *job, const struct map *map, uint32_t first,
                         uint32_t end, uint32_t thread)
 {
-    struct cpu_strip *strip = &job->cpu->strips[thread];
-    configure_tiles();
+    struct cpu_tiles *tiles = &job->cpu->tiles[thread];
     switch (map->weight.type) {
     case TENSOR_Q8:
-        multiply_strips(TENSOR_Q8, job, map, first, end, strip);
+        multiply_strips(TENSOR_Q8, job, map, first, end, tiles);
         break;
     case TENSOR_Q8_MIN:
-        multiply_strips(TENSOR_Q8_MIN, job, map, first, end, strip);
+        multiply_strips(TENSOR_Q8_MIN, job, map, first, end, tiles);
         break;
     case TENSOR_Q8_SUPER:
-        multiply_strips(TENSOR_Q8_SUPER, job, map, first, end, strip);
+        multiply_strips(TENSOR_Q8_SUPER, job, map, first, end, tiles);
         break;
     case TENSOR_Q8_HALVES:
-        multiply_strips(TENSOR_Q8_HALVES, job, map, first, end, strip);
+        multiply_strips(TENSOR_Q8_HALVES, job, map, first, end, tiles);
         break;
     case TENSOR_Q4:
-        multiply_strips(TENSOR_Q4, job, map, first, end, strip);
+        multiply_strips(TENSOR_Q4, job, map, first, end, tiles);
         break;
     case TENSOR_Q4_MIN:
-        multiply_strips(TENSOR_Q4_MIN, job, map, first, end, strip);
+        multiply_strips(TENSOR_Q4_MIN, job, map, first, end, tiles);
         break;
     case TENSOR_Q4_SUPER:
-        multiply_strips(TENSOR_Q4_SUPER, job, map, first, end, strip);
+        multiply_strips(TENSOR_Q4_SUPER, job, map, first, end, tiles);
         break;
     default:
         assert(!"weights of a plain type are not packed");

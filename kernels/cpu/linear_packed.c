@@ -12,7 +12,8 @@
  *
  * A tile is a few parts (strips, or halves and quarters of them in narrower registers) by a few
  * rows of inputs. One row alone takes several strips at once: memory is read faster in several
- * streams. Many rows take one strip each, which stays in the nearest cache for all of them.
+ * streams. Many rows go panel by panel over a chunk's strips, which stay in a near cache for all of
+ * them, as the panel does for all strips.
  */
 #include "kernels/cpu/dot.h"
 #include "kernels/cpu/linear.h"
@@ -234,7 +235,7 @@ SPECIALISED void multiply_panel(enum tensor_type type, const struct linear_job *
 SPECIALISED void multiply_strips(enum tensor_type type, const struct linear_job *job,
                                  const struct map *map, uint32_t first, uint32_t end)
 {
-    uint32_t step = PACKED_STRIP * (job->rows > ROWS_STREAMED ? 1 : STRIPS_AT_ONCE);
+    uint32_t step = job->rows > ROWS_STREAMED ? end - first : PACKED_STRIP * STRIPS_AT_ONCE;
     for (; first < end; first += step)
         for (uint32_t row = 0; row < job->rows; row += PANEL_ROWS)
             multiply_panel(type, job, map, row, first, end - first < step ? end : first + step);

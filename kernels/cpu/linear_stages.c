@@ -20,11 +20,11 @@ enum {
     CHUNK_PRODUCTS = 1 << 18,
     CHUNK_OUTPUTS_MIN = 8,
     CHUNK_OUTPUTS_UNIT = 4,
-    PACKED_CHUNK_BYTES = 1 << 17,    /* long enough for a stream to get going */
-    PACKED_CHUNK_PRODUCTS = 1 << 22, /* the same for many rows */
-    PACKED_CHUNK_STRIPS = 4,         /* as many as are read at once */
-    CHUNKS_PER_THREAD = 8,           /* of a matrix: the last to end is not late by much */
-    PREPARE_ELEMENTS = 1 << 13,      /* of a chunk of inputs to norm and to round */
+    PACKED_CHUNK_BYTES = 1 << 17,  /* long enough for a stream to get going */
+    PACKED_CHUNK_CACHED = 1 << 18, /* of many rows: stays in the cache for all of them */
+    PACKED_CHUNK_STRIPS = 4,       /* as many as are read at once */
+    CHUNKS_PER_THREAD = 8,         /* of a matrix: the last to end is not late by much */
+    PREPARE_ELEMENTS = 1 << 13,    /* of a chunk of inputs to norm and to round */
     OWN_ROWS_MAX = PANEL_ROWS,
     OWN_ELEMENTS = 1 << 16, /* of several rows, which all threads together prepare for themselves */
 };
@@ -140,12 +140,12 @@ static uint32_t packed_chunk_outputs(const struct linear_job *job, const struct 
 {
     uint32_t threads = pool_threads(job->cpu->pool);
     uint64_t strips = PACKED_CHUNK_BYTES / packed_strip_bytes(weight->type, weight->cols);
-    uint64_t by_products =
-        PACKED_CHUNK_PRODUCTS / ((uint64_t)job->rows * job->width * PACKED_STRIP);
     uint64_t by_threads = weight->rows / PACKED_STRIP / ((uint64_t)threads * CHUNKS_PER_THREAD);
-    uint32_t unit = job->rows > PANEL_ROWS ? 1 : PACKED_CHUNK_STRIPS;
-    if (job->rows > PANEL_ROWS)
-        strips = by_products;
+    uint32_t unit = PACKED_CHUNK_STRIPS;
+    if (job->rows > PANEL_ROWS) {
+        strips = PACKED_CHUNK_CACHED / packed_strip_bytes(weight->type, weight->cols);
+        unit = 1;
+    }
     strips = strips < by_threads ? strips : by_threads;
     strips -= strips % unit;
     return (strips ? (uint32_t)strips : unit) * PACKED_STRIP;
