@@ -22,55 +22,70 @@ static uint16_t scale_from_float(float scale)
     return half_from_float(scale);
 }
 
-static uint8_t number_near(float value, float low, float high)
+/* To the nearest whole number, ties to even, as adding 1.5 * 2^23 rounds. NaN becomes low. (All
+ * loops here are written so that a compiler makes vectors of them.) */
+static void numbers_near(const float *floats, float offset, float factor, float add, float low,
+                         float high, uint8_t *ret_numbers)
 {
-    value = value > low ? value : low; /* NaN becomes low */
-    return (uint8_t)lrintf(value < high ? value : high);
+    int32_t numbers[PACKED_GROUP];
+    for (int i = 0; i < PACKED_GROUP; i++) {
+        float value = (floats[i] - offset) * factor + add;
+        value = value > low ? value : low;
+        value = value < high ? value : high;
+        value += 0x1.8p23f;
+        memcpy(&numbers[i], &value, sizeof value);
+    }
+    for (int i = 0; i < PACKED_GROUP; i++)
+        ret_numbers[i] = (uint8_t)numbers[i];
 }
 
-/* Of 32 floats, or NaN. */
-static float of_largest_magnitude(const float *floats)
+struct range {
+    float low, high;
+};
+
+/* NaN, if there is one, is both. */
+static struct range range_of(const float *floats)
 {
-    float largest = 0;
+    uint32_t largest = 0;
+    struct range range = {floats[0], floats[0]};
     for (int i = 0; i < PACKED_GROUP; i++) {
-        if (isnan(floats[i]))
-            return floats[i];
-        if (fabsf(floats[i]) > fabsf(largest))
-            largest = floats[i];
+        uint32_t bits;
+        memcpy(&bits, &floats[i], sizeof bits);
+        bits &= 0x7FFFFFFF;
+        largest = bits > largest ? bits : largest;
+        range.low = floats[i] < range.low ? floats[i] : range.low;
+        range.high = floats[i] > range.high ? floats[i] : range.high;
     }
-    return largest;
+    if (largest > 0x7F800000)
+        range.low = range.high = NAN;
+    return range;
+}
+
+static float inverse_of(uint16_t scale)
+{
+    float value = half_to_float(scale);
+    return value != 0 ? 1 / value : 0;
 }
 
 static void quantise_symmetric(enum tensor_type type, const float *floats,
                                struct quant_group *group)
 {
-    float bias = (float)packed_bias(type);
-    float largest = of_largest_magnitude(floats);
+    struct range range = range_of(floats);
+    float largest = range.high >= -range.low ? range.high : range.low;
     /* Four bits reach one further down than up: the largest takes that end. */
     group->scale = scale_from_float(type == TENSOR_Q8 ? fabsf(largest) / 127 : largest / -8);
-    float scale = half_to_float(group->scale);
-    float inverse = scale != 0 ? 1 / scale : 0;
-    float low = type == TENSOR_Q8 ? 1 : 0, high = type == TENSOR_Q8 ? 255 : 15;
-    for (int i = 0; i < PACKED_GROUP; i++)
-        group->numbers[i] = number_near(floats[i] * inverse + bias, low, high);
+    numbers_near(floats, 0, inverse_of(group->scale), (float)packed_bias(type),
+                 type == TENSOR_Q8 ? 1 : 0, type == TENSOR_Q8 ? 255 : 15, group->numbers);
 }
 
 static void quantise_range(enum tensor_type type, const float *floats, struct quant_group *group)
 {
-    float low = floats[0], high = floats[0], steps = type == TENSOR_Q4_MIN ? 15 : 127;
-    for (int i = 1; i < PACKED_GROUP; i++) {
-        low = floats[i] < low ? floats[i] : low;
-        high = floats[i] > high ? floats[i] : high;
-    }
-    if (isnan(of_largest_magnitude(floats)))
-        low = NAN;
-    group->min = scale_from_float(low);
-    low = half_to_float(group->min);
-    group->scale = scale_from_float(high > low ? (high - low) / steps : 0);
-    float scale = half_to_float(group->scale);
-    float inverse = scale != 0 ? 1 / scale : 0;
-    for (int i = 0; i < PACKED_GROUP; i++)
-        group->numbers[i] = number_near((floats[i] - low) * inverse, 0, steps);
+    struct range range = range_of(floats);
+    float steps = type == TENSOR_Q4_MIN ? 15 : 127;
+    group->min = scale_from_float(range.low);
+    float low = half_to_float(group->min);
+    group->scale = scale_from_float(range.high > low ? (range.high - low) / steps : 0);
+    numbers_near(floats, low, inverse_of(group->scale), 0, 0, steps, group->numbers);
 }
 
 void quant_from_floats(enum tensor_type type, const float floats[PACKED_GROUP],
