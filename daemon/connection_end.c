@@ -183,8 +183,6 @@ static void on_sweep(struct loop_op *op, int result)
 {
     struct connections *all = op->owner;
     struct connection *next;
-    if (all->is_closing)
-        return;
     close_sockets_of(all, loop_now_ns() - farewell_ns);
     for (struct connection *at = all->first; at; at = next) {
         next = at->next;
