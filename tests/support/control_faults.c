@@ -119,6 +119,8 @@ int __wrap_loop_close_fd(struct loop *loop, struct loop_op *op, int fd)
 {
     if (fails("loop_close_fd", EAGAIN))
         return -errno;
+    if (faults.are_closes_refused)
+        return -EAGAIN;
     if (!faults.are_closes_slow)
         return __real_loop_close_fd(loop, op, fd);
     assert_true(faults.close_count < FAULTS_CLOSES_MAX);

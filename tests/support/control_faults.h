@@ -34,7 +34,8 @@ struct faults {
 
     struct loop_op **kept_poll; /* where the next loop_poll() goes instead of to the kernel */
 
-    bool are_closes_slow; /* loop_close_fd() waits for faults_end_close() */
+    bool are_closes_refused; /* there is no room for loop_close_fd() */
+    bool are_closes_slow;    /* it waits for faults_end_close() */
     struct {
         struct loop_op *op;
         int fd;
