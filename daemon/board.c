@@ -221,8 +221,6 @@ static bool copy_changes(uint64_t *copy, const struct board *board)
 void board_mirror(struct board_owner *owner)
 {
     struct stat status = {0};
-    if (owner->named_fd < 0)
-        return;
     bool changed = copy_changes(owner->mirrored, owner->board);
     bool whole = fstat(owner->named_fd, &status) == 0 && status.st_size == sizeof(struct board);
     if (!changed && whole)

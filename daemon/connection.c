@@ -1,5 +1,6 @@
 #include "daemon/connection.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -82,10 +83,8 @@ void connection_refuse(struct connection *connection, int error, const char *why
         log_warning("refused client \"%s\" (process %d, user %u): %s", connection->peer.name,
                     (int)connection->peer.pid, (unsigned)connection->peer.uid, why);
     board_add(&connection->all->board->board->sessions_refused, 1);
-    if (error == -EPROTO && !connection->is_complained_of) {
-        connection->is_complained_of = true;
+    if (error == -EPROTO)
         board_add(&connection->all->board->board->sessions_broken, 1);
-    }
     say_farewell(connection->socket_fd, error, why);
     connection_begin_close(connection);
 }
@@ -238,8 +237,7 @@ void connection_broken(struct session *session)
 void connection_detached(struct session *session)
 {
     struct connection *connection = session->options.owner;
-    if (connection->state != CONNECTION_DETACHED)
-        return;
+    assert(connection->state == CONNECTION_DETACHED); /* we asked for it, once */
     connection_begin_close(connection);
     connection_settle(connection);
 }

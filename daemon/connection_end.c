@@ -114,8 +114,7 @@ bool connections_take_gone_halves(struct connections *all)
     bool is_any_gone = false;
     while ((mark = half_watch_next(&all->half_watch))) {
         struct connection *connection = mark->owner;
-        if (connection->state == CONNECTION_REMAINS)
-            connection_hold(connection, 0);
+        connection_hold(connection, 0);
         try_release(connection);
         is_any_gone = true;
     }
@@ -133,7 +132,7 @@ static void on_half_gone(struct loop_op *op, int result)
 
 int connections_watch_halves(struct connections *all)
 {
-    if (all->is_closing || loop_op_active(&all->half_gone))
+    if (loop_op_active(&all->half_gone))
         return 0;
     all->half_gone = (struct loop_op){.handler = on_half_gone, .owner = all};
     return loop_poll(all->loop, &all->half_gone, all->half_watch.fd, POLLIN);
@@ -184,8 +183,6 @@ static void on_sweep(struct loop_op *op, int result)
 {
     struct connections *all = op->owner;
     struct connection *next;
-    if (all->is_closing)
-        return;
     close_sockets_of(all, loop_now_ns() - farewell_ns);
     for (struct connection *at = all->first; at; at = next) {
         next = at->next;

@@ -52,13 +52,11 @@ typedef uint32_t weigh(const struct user_queue *user, uint32_t model);
 
 static uint32_t weigh_kept(const struct user_queue *user, uint32_t model)
 {
-    (void)model;
     return user->kept.count;
 }
 
 static uint32_t weigh_idle_requests(const struct user_queue *user, uint32_t model)
 {
-    (void)model;
     return user->idle_requests;
 }
 

@@ -290,7 +290,8 @@ static void check_places(const struct stage *stage, const struct figures *figure
         expect_share(victim_phase_names[phase], figures->by_phase[phase], rounds, 0);
     expect_share("killed at a known place", figures->place_count, chosen, 100);
     expect_share("killed at distinct places", count_distinct_places(figures), chosen, 30);
-    expect_share("killed in the library", figures->in_library, chosen, 10);
+    if (!IS_SANITIZED) /* with one most instructions are the sanitizer's */
+        expect_share("killed in the library", figures->in_library, chosen, 10);
     expect_share("killed outside the library", chosen - figures->in_library, chosen, 10);
     expect_share("instructions stepped", figures->steps, chosen, 1000);
 }

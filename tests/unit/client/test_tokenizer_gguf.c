@@ -16,8 +16,8 @@ static const char *const TEXTS[] = {
     "b",
     "\xC4\xA0", /* a blank, spelled */
     "ab",
-    "\xC4\xA0"
-    "ab",
+    ("\xC4\xA0"
+     "ab"),
     "<|im_start|>",
     "<|im_end|>",
     "<tool>",

@@ -143,6 +143,58 @@ static void a_fifo_of_its_name_does_not_stop_the_start(void **state)
     assert_int_equal(shm_unlink(name), 0);
 }
 
+static void a_folder_of_its_name_is_told(void **state)
+{
+    char path[96];
+    snprintf(path, sizeof path, "/dev/shm%s", name);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(board_open(&owner, instance, &failure), -EISDIR);
+    assert_non_null(strstr(failure.text, "left behind, but cannot be removed"));
+    assert_int_equal(rmdir(path), 0);
+}
+
+/* Never followed; and whatever stands in the place of ours at the end is no one's any more. */
+static void a_symbolic_link_of_its_name_is_told_before_and_removed_after(void **state)
+{
+    char path[96];
+    snprintf(path, sizeof path, "/dev/shm%s", name);
+    assert_int_equal(symlink("/dev/shm/nothing", path), 0);
+    assert_int_equal(board_open(&owner, instance, &failure), -ELOOP);
+    assert_non_null(strstr(failure.text, "exists, and: "));
+    assert_int_equal(unlink(path), 0);
+
+    assert_int_equal(board_open(&owner, instance, &failure), 0);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink("/dev/shm/nothing", path), 0);
+    board_close(&owner);
+    assert_int_equal(unlink(path), -1);
+    assert_int_equal(errno, ENOENT);
+}
+
+/* Locked as a daemon's, but it is no board, or not one yet. */
+static void a_locked_object_of_its_name_is_refused_whatever_is_in_it(void **state)
+{
+    static const char text[sizeof(struct board)] = "this is no board";
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = shm_open(name, O_CREAT | O_EXCL | O_RDWR, 0640);
+    assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+    assert_int_equal(board_open(&owner, instance, &failure), -EADDRINUSE); /* empty */
+    assert_non_null(strstr(failure.text, "served by process 0"));
+    assert_int_equal(write(fd, text, sizeof text), sizeof text);
+    assert_int_equal(board_open(&owner, instance, &failure), -EADDRINUSE);
+    assert_non_null(strstr(failure.text, "served by process 0"));
+    close(fd);
+}
+
+static void a_name_that_is_gone_at_the_end_is_no_harm(void **state)
+{
+    int descriptors = test_open_descriptors();
+    assert_int_equal(board_open(&owner, instance, &failure), 0);
+    assert_int_equal(shm_unlink(name), 0);
+    board_close(&owner);
+    assert_int_equal(test_open_descriptors(), descriptors);
+}
+
 static void readers_cannot_pretend_that_a_dead_daemon_lives(void **state)
 {
     int fd = shm_open(name, O_CREAT | O_RDWR, 0640);
@@ -252,6 +304,10 @@ int main(void)
         TEST(cutting_or_blowing_up_the_copy_does_no_harm),
         TEST(a_name_whose_daemon_lives_is_refused),
         TEST(a_fifo_of_its_name_does_not_stop_the_start),
+        TEST(a_folder_of_its_name_is_told),
+        TEST(a_symbolic_link_of_its_name_is_told_before_and_removed_after),
+        TEST(a_locked_object_of_its_name_is_refused_whatever_is_in_it),
+        TEST(a_name_that_is_gone_at_the_end_is_no_harm),
         TEST(readers_cannot_pretend_that_a_dead_daemon_lives),
         TEST(a_name_left_by_a_dead_daemon_is_taken_over),
         TEST(a_name_that_another_daemon_took_is_left_to_it),

@@ -1,15 +1,13 @@
-/* The control thread: sessions from hello to their end, the engine's reports, and stopping. */
+/* The control thread: sessions from hello to their end, and the engine's reports. */
 #include "tests/support/control_stand.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "shm/region.h"
@@ -167,6 +165,29 @@ static void silence_ends_at_the_deadline(void **state)
     control_nothing_left();
 }
 
+/* The packet and the deadline lie there when the daemon looks again, in this order. */
+static void a_deadline_behind_the_last_packet_ends_nothing(void **state)
+{
+    enum { SECOND_NS = 1000000000 };
+    rig.config.handshake_ns = SECOND_NS;
+    control_begin();
+    struct answer answer;
+    struct message_attach attach = rig_attach();
+    int fd = rig_connect(&rig);
+    struct geometry geometry = rig_enter_hall(&rig, fd);
+    int half = control_make_half(HALF_RIGHT, client_half_bytes(&geometry));
+    rig_send(fd, &attach, sizeof attach, &half, 1);
+    close(half);
+    nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = SECOND_NS / 10}, NULL);
+    rig_receive(&rig, fd, &answer);
+    assert_int_equal(answer.message.header.kind, MESSAGE_READY);
+    for (int turn = 0; turn < 20; turn++)
+        rig_turn(&rig);
+    assert_int_equal(rig.engine.session_count, 1);
+    close(fd);
+    control_nothing_left();
+}
+
 static void a_thousand_quick_connects_leave_nothing(void **state)
 {
     control_begin();
@@ -198,6 +219,23 @@ static void what_the_engine_has_no_room_for_is_tried_again(void **state)
     close(fd);
     rig_until_sessions(&rig, 0);
     assert_int_equal(rig.engine.busy_turns, 0);
+    control_nothing_left();
+}
+
+static void who_is_served_notices_nothing_of_another_one_that_waits_to_go(void **state)
+{
+    control_begin();
+    int first = rig_connect(&rig), second = rig_connect(&rig);
+    rig_enter(&rig, first);
+    rig_enter(&rig, second);
+    rig.engine.busy_turns = 5;
+    close(first);
+    rig_until_sessions(&rig, 1);
+    assert_int_equal(rig.board.board->sessions, 1);
+    for (int turn = 0; turn < 20; turn++)
+        rig_turn(&rig);
+    assert_int_equal(rig.engine.session_count, 1);
+    close(second);
     control_nothing_left();
 }
 
@@ -300,121 +338,6 @@ static void a_failed_engine_ends_the_daemon_with_its_error(void **state)
     close(fd);
 }
 
-/* ---- stopping -------------------------------------------------------------------------------- */
-
-static int turn_until_stopped(void)
-{
-    int err;
-    for (int turn = 0; turn < 5000; turn++)
-        if ((err = rig_turn(&rig)) != 1)
-            return err;
-    fail_msg("it does not stop");
-    return 1;
-}
-
-static void sigterm_drains_the_engine_and_removes_the_socket(void **state)
-{
-    control_begin();
-    struct answer answer;
-    int fd = rig_connect(&rig), half_way = rig_connect(&rig);
-    rig_enter(&rig, fd);
-    rig_enter_hall(&rig, half_way);
-    rig_signal(&rig, SIGTERM);
-    assert_int_equal(turn_until_stopped(), 0);
-    assert_true(rig.engine.drain_is_asked);
-    assert_int_equal(rig.board.board->state, BOARD_DRAINING);
-    control_close(rig.control);
-    rig.control = NULL;
-
-    assert_int_equal(recv(half_way, &answer.message, sizeof answer.message, MSG_DONTWAIT),
-                     sizeof answer.message.error);
-    assert_int_equal(answer.message.error.error, -ESHUTDOWN);
-    /* A thread that closes for the daemon may hold a copy for a moment. */
-    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_sec = 5},
-                                sizeof(struct timeval)),
-                     0);
-    assert_int_equal(recv(fd, &answer.message, 1, 0), 0);
-    assert_int_not_equal(access(rig.config.socket_path, F_OK), 0);
-    close(fd);
-    close(half_way);
-}
-
-static void a_stopping_daemon_listens_no_more(void **state)
-{
-    control_begin();
-    rig.engine.never_drains = true;
-    rig.config.drain_ns = 1000000000;
-    rig_signal(&rig, SIGTERM);
-    while (rig.board.board->state != BOARD_DRAINING)
-        rig_turn(&rig);
-    rig_turn(&rig);
-    rig_turn(&rig);
-    assert_int_not_equal(access(rig.config.socket_path, F_OK), 0);
-}
-
-static void a_second_sigterm_stops_at_once(void **state)
-{
-    control_begin();
-    int fd = rig_connect(&rig);
-    rig_enter(&rig, fd);
-    rig.engine.never_drains = true;
-    rig.config.drain_ns = 3600000000000;
-    rig_signal(&rig, SIGTERM);
-    for (int turn = 0; turn < 20; turn++)
-        assert_int_equal(rig_turn(&rig), 1);
-    rig_signal(&rig, SIGINT);
-    assert_int_equal(turn_until_stopped(), 0);
-    close(fd);
-}
-
-static void an_engine_that_never_drains_does_not_keep_the_daemon(void **state)
-{
-    control_begin();
-    rig.engine.never_drains = true;
-    rig.config.drain_ns = 1000000;
-    rig_signal(&rig, SIGTERM);
-    assert_int_equal(turn_until_stopped(), 0);
-}
-
-static void sighup_changes_nothing(void **state)
-{
-    control_begin();
-    rig_signal(&rig, SIGHUP);
-    for (int turn = 0; turn < 20; turn++)
-        assert_int_equal(rig_turn(&rig), 1);
-    int fd = rig_connect(&rig);
-    rig_enter(&rig, fd);
-    close(fd);
-    control_nothing_left();
-}
-
-static void the_watchdog_is_fed_by_the_engine_alone(void **state)
-{
-    char path[4200], text[64];
-    snprintf(path, sizeof path, "%.80s/notify", rig.folder);
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    snprintf(address.sun_path, sizeof address.sun_path, "%.107s", path);
-    int notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0);
-    assert_int_equal(bind(notify, (struct sockaddr *)&address, sizeof address), 0);
-    setenv("NOTIFY_SOCKET", path, 1);
-    setenv("WATCHDOG_USEC", "30000", 1);
-    control_begin();
-    for (int turn = 0; turn < 150; turn++)
-        rig_turn(&rig);
-    assert_int_equal(recv(notify, text, sizeof text, 0), -1); /* nothing moves */
-    atomic_store(&rig.board.board->heartbeat_ns, 1);
-    for (int turn = 0; turn < 150; turn++)
-        rig_turn(&rig);
-    ssize_t got = recv(notify, text, sizeof text - 1, 0);
-    assert_int_equal(got, strlen("WATCHDOG=1"));
-    text[got] = 0;
-    assert_string_equal(text, "WATCHDOG=1");
-    assert_int_equal(recv(notify, text, sizeof text, 0), -1); /* once */
-    unsetenv("NOTIFY_SOCKET");
-    unsetenv("WATCHDOG_USEC");
-    close(notify);
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, control_setup, control_teardown)
 
 int main(void)
@@ -426,20 +349,16 @@ int main(void)
         TEST(closing_at_each_step_leaves_nothing),
         TEST(who_hangs_up_before_the_welcome_is_not_refused),
         TEST(silence_ends_at_the_deadline),
+        TEST(a_deadline_behind_the_last_packet_ends_nothing),
         TEST(a_thousand_quick_connects_leave_nothing),
         TEST(what_the_engine_has_no_room_for_is_tried_again),
+        TEST(who_is_served_notices_nothing_of_another_one_that_waits_to_go),
         TEST(a_client_that_goes_before_the_engine_has_room_leaves_nothing),
         TEST(an_engine_that_takes_no_session_is_an_answer),
         TEST(a_session_that_broke_the_contract_is_ended_and_counted_once),
         TEST(a_breach_counts_though_its_client_hung_up_first),
         TEST(nothing_is_closed_while_the_engine_has_it),
         TEST(a_failed_engine_ends_the_daemon_with_its_error),
-        TEST(sigterm_drains_the_engine_and_removes_the_socket),
-        TEST(a_stopping_daemon_listens_no_more),
-        TEST(a_second_sigterm_stops_at_once),
-        TEST(an_engine_that_never_drains_does_not_keep_the_daemon),
-        TEST(sighup_changes_nothing),
-        TEST(the_watchdog_is_fed_by_the_engine_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
