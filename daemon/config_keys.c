@@ -5,8 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "daemon/json.h"
 #include "daemon/log.h"
+#include "model/json.h"
 
 #define TEXT(field) .kind = CONFIG_TEXT, FIELD_AT(field)
 #define FIELD_AT(field) \

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/memory.h"
+#include "model/memory.h"
 #include "tools/bench_stop.h"
 #include "tools/cli.h"
 

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "daemon/memory.h"
+#include "model/memory.h"
 
 /* Rows of a step have their logits at once: with the largest vocabularies 150 MiB. */
 enum { STEP_ROWS = 256, BLOCK_TOKENS = 16 };

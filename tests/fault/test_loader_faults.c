@@ -15,9 +15,9 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "daemon/model.h"
-#include "daemon/reader_plan.h"
-#include "daemon/weights.h"
+#include "model/model.h"
+#include "model/reader_plan.h"
+#include "model/weights.h"
 #include "tests/support/gguf_files.h"
 #include "tests/support/model_files.h"
 #include "tests/support/packed_tensors.h"

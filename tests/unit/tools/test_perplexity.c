@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "daemon/forward.h"
+#include "model/forward.h"
 #include "tests/support/gguf_files.h"
 #include "tests/support/test.h"
 #include "tools/cli.h"

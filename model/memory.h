@@ -1,0 +1,14 @@
+/*
+ * How much memory this process can still have: what the machine has free, and what its control
+ * groups (version 2) leave it.
+ */
+#ifndef AGL_MODEL_MEMORY_H
+#define AGL_MODEL_MEMORY_H
+
+#include <stdint.h>
+
+/* root: "" for this machine, or a folder with a proc/ and sys/ of its own. What cannot be read
+ * limits nothing: UINT64_MAX if none can. */
+uint64_t memory_available(const char *root);
+
+#endif
