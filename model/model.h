@@ -109,10 +109,17 @@ enum model_wide {
     MODEL_WIDE_QUANT = 2, /* as the other matrices */
 };
 
+/* How configuration and command line name what matrices and these two become, and what each word
+ * means. */
+#define MODEL_QUANT_WORDS "none", "q8", "q8_min", "q4", "q4_min"
+#define MODEL_QUANT_TYPES TENSOR_F32, TENSOR_Q8, TENSOR_Q8_MIN, TENSOR_Q4, TENSOR_Q4_MIN
+#define MODEL_WIDE_WORDS "q8", "keep", "quant"
+#define MODEL_WIDE_VALUES MODEL_WIDE_Q8, MODEL_WIDE_KEEP, MODEL_WIDE_QUANT
+
 struct model_options {
     uint64_t memory_bytes; /* refuse weights beyond this; 0: what the machine has free */
-    /* To what matrices are quantised that the file has in a plain type: TENSOR_Q8, TENSOR_Q8_MIN,
-     * TENSOR_Q4 or TENSOR_Q4_MIN; a plain type: not at all. */
+    /* To what matrices are quantised that the file has in a plain type: of MODEL_QUANT_TYPES; a
+     * plain type: not at all. */
     enum tensor_type quant;
     enum model_wide quant_head;
     enum model_wide quant_embedding;

@@ -11,14 +11,15 @@
 
 /* ---- the backend ----------------------------------------------------------------------------- */
 
-/* As it describes itself: "cpu, 2 threads, avx512vnni". Longer names come first. */
+/* As it describes itself, "cpu, 2 threads, avx512vnni": the last word. */
 static const char *find_isa(const char *description)
 {
-    static const char *const known[] = {"amx", "avx512vnni", "avx512", "avx2"};
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (strstr(description, known[i]))
-            return known[i];
-    return "plain";
+    static const char *const isas[] = {BACKEND_CPU_VARIANTS};
+    const char *space = strrchr(description, ' ');
+    for (size_t i = 1; i < sizeof isas / sizeof isas[0]; i++)
+        if (space && strcmp(space + 1, isas[i]) == 0)
+            return isas[i];
+    return isas[0];
 }
 
 int stand_open_backend(struct backend **ret_backend, uint32_t threads, const char *isa,
