@@ -101,3 +101,12 @@ uint64_t memory_available(const char *root)
         *slash = 0;
     }
 }
+
+int memory_check(uint64_t bytes, const char *for_what, struct failure *failure)
+{
+    uint64_t available = memory_available("");
+    if (bytes <= available)
+        return 0;
+    return failure_set(failure, -ENOMEM, "%s would take %.2f GB; %.2f GB are free", for_what,
+                       (double)bytes / 1e9, (double)available / 1e9);
+}

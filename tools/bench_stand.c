@@ -46,11 +46,8 @@ enum limit stand_peak(const struct limits *limits, enum tensor_type type, uint32
 
 int stand_check_memory(uint64_t bytes, const char *for_what)
 {
-    uint64_t available = memory_available("");
-    if (bytes <= available)
-        return 0;
-    return cli_fail("%s would take %.2f GB; %.2f GB are free", for_what, (double)bytes / 1e9,
-                    (double)available / 1e9);
+    struct failure failure;
+    return memory_check(bytes, for_what, &failure) < 0 ? cli_fail("%s", failure.text) : 0;
 }
 
 int stand_open_limits(struct limits **ret_limits, const char *isa, uint64_t buffer_bytes)

@@ -1,5 +1,6 @@
 #include "tests/support/test.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -102,6 +103,17 @@ static void this_machine_has_memory(void **state)
     assert_in_range(memory_available(""), 1 << 20, UINT64_MAX);
 }
 
+static void what_would_not_fit_is_refused_with_the_figures(void **state)
+{
+    struct failure failure = {""};
+    assert_int_equal(memory_check(1, "one byte", &failure), 0);
+    assert_string_equal(failure.text, "");
+    assert_int_equal(memory_check(UINT64_C(1) << 62, "the test", &failure), -ENOMEM);
+    if (strncmp(failure.text, "the test would take 4611686018.43 GB; ", 38) != 0 ||
+        !strstr(failure.text, " GB are free"))
+        fail_msg("%s", failure.text);
+}
+
 int main(void)
 {
 #define WITH_ROOT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -111,6 +123,7 @@ int main(void)
         WITH_ROOT(the_groups_limit_counts_less_what_is_used_and_cannot_be_dropped),
         WITH_ROOT(the_limits_of_the_groups_above_count),
         cmocka_unit_test(this_machine_has_memory),
+        cmocka_unit_test(what_would_not_fit_is_refused_with_the_figures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
