@@ -11,38 +11,14 @@
 #include "model/model.h"
 #include "tests/support/gguf_files.h"
 #include "tests/support/model_files.h"
+#include "tests/support/model_stand.h"
 #include "tests/support/packed_tensors.h"
 #include "tests/support/test.h"
 
 enum { Q_ROWS = TEST_MODEL_HEADS * TEST_MODEL_HEAD_DIM };
 enum { KV_ROWS = TEST_MODEL_KV_HEADS * TEST_MODEL_HEAD_DIM };
 
-struct fixture {
-    char folder[4096];
-    struct backend *backend;
-};
-
-static int set_up(void **state)
-{
-    static struct fixture fixture;
-    const char *why;
-    test_folder(fixture.folder);
-    assert_int_equal(backend_open(&fixture.backend,
-                                  &(struct backend_options){.device = "cpu", .threads = 1}, &why),
-                     0);
-    *state = &fixture;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *fixture = *state;
-    backend_close(fixture->backend);
-    test_remove_folder(fixture->folder);
-    return 0;
-}
-
-static int open_model(const struct fixture *fixture, const char *name, struct model **ret_model,
+static int open_model(const struct model_stand *fixture, const char *name, struct model **ret_model,
                       struct failure *failure)
 {
     char path[8192];
@@ -59,7 +35,7 @@ static void begin(struct test_gguf *file, const char *architecture)
 }
 
 /* Writes the file, frees it, and opens it as a model. */
-static struct model *open_good(const struct fixture *fixture, struct test_gguf *file)
+static struct model *open_good(const struct model_stand *fixture, struct test_gguf *file)
 {
     struct model *model = NULL;
     struct failure failure;
@@ -70,7 +46,7 @@ static struct model *open_good(const struct fixture *fixture, struct test_gguf *
     return model;
 }
 
-static void refused_at(const struct fixture *fixture, const char *name, int wanted_err,
+static void refused_at(const struct model_stand *fixture, const char *name, int wanted_err,
                        const char *file, const char *field, const char *value)
 {
     struct model *model = NULL;
@@ -85,7 +61,7 @@ static void refused_at(const struct fixture *fixture, const char *name, int want
     assert_int_equal(test_open_descriptors(), descriptors);
 }
 
-static void refused(const struct fixture *fixture, struct test_gguf *file, int wanted_err,
+static void refused(const struct model_stand *fixture, struct test_gguf *file, int wanted_err,
                     const char *field, const char *value)
 {
     test_gguf_write(file, fixture->folder, "m.gguf");
@@ -132,7 +108,7 @@ static void tensors_are_found_by_their_names(void **state)
         check(&layer->down, "blk.0.ffn_down.weight", 0, TEST_MODEL_DIM, TEST_MODEL_FFN);
         assert_false(model->config.tied_head);
         assert_false(model->config.qkv_bias);
-        model_close(model, ((struct fixture *)*state)->backend);
+        model_close(model, ((struct model_stand *)*state)->backend);
     }
 }
 
@@ -154,7 +130,7 @@ static void fused_matrices_are_parted(void **state)
     assert_true(model->config.qkv_bias);
     assert_int_equal(layer->v_bias.cols, KV_ROWS);
     assert_ptr_equal(layer->v_bias.data, (const float *)layer->q_bias.data + Q_ROWS + KV_ROWS);
-    model_close(model, ((struct fixture *)*state)->backend);
+    model_close(model, ((struct model_stand *)*state)->backend);
 }
 
 /* A model without its head, with the tensors that `more` adds. */
@@ -175,7 +151,7 @@ static void without_a_head_the_embedding_is_it(void **state)
     struct model *model = open_good(*state, &file);
     assert_true(model->config.tied_head);
     assert_ptr_equal(model->head.data, model->embedding.data);
-    model_close(model, ((struct fixture *)*state)->backend);
+    model_close(model, ((struct model_stand *)*state)->backend);
 }
 
 static void frequencies_are_divided_by_the_factors_in_the_file(void **state)
@@ -186,7 +162,7 @@ static void frequencies_are_divided_by_the_factors_in_the_file(void **state)
     begin_tied(&file);
     struct model *model = open_good(*state, &file);
     memcpy(plain, model->rotary_frequencies, sizeof plain);
-    model_close(model, ((struct fixture *)*state)->backend);
+    model_close(model, ((struct model_stand *)*state)->backend);
     for (int i = 0; i < PAIRS; i++)
         factors[i] = (float)(i + 1);
     begin_tied(&file);
@@ -194,7 +170,7 @@ static void frequencies_are_divided_by_the_factors_in_the_file(void **state)
     model = open_good(*state, &file);
     for (int i = 0; i < PAIRS; i++)
         assert_true(model->rotary_frequencies[i] == plain[i] / factors[i]);
-    model_close(model, ((struct fixture *)*state)->backend);
+    model_close(model, ((struct model_stand *)*state)->backend);
 
     begin_tied(&file);
     factors[3] = 0;
@@ -250,7 +226,7 @@ static void tensors_outside_the_layers_are_left_alone(void **state)
     test_gguf_tensor(&file, "blk.1.nextn.eh_proj.weight", GGUF_Q6_K, 2, 256);
     test_gguf_tensor(&file, "something.else", GGUF_F32, 0, 1);
     struct model *model = open_good(*state, &file);
-    model_close(model, ((struct fixture *)*state)->backend);
+    model_close(model, ((struct model_stand *)*state)->backend);
 }
 
 /* The types whose blocks fit into rows of TEST_MODEL_DIM and TEST_MODEL_FFN. */
@@ -282,7 +258,7 @@ static void quantised_matrices_are_packed_without_loss(void **state)
         check(&layer->ffn_norm, "blk.0.ffn_norm.weight", 0, 1, TEST_MODEL_DIM);
         assert_true(model->weights_bytes ==
                     model->bytes_per_token + tensor_bytes(&model->embedding));
-        model_close(model, ((struct fixture *)*state)->backend);
+        model_close(model, ((struct model_stand *)*state)->backend);
     }
 }
 
@@ -346,7 +322,7 @@ static void fused_matrices_are_packed_part_by_part(void **state)
     assert_int_equal(layer->down.type, TENSOR_F16);
     assert_int_equal(model->final_norm.type, TENSOR_F16);
     assert_ptr_equal(layer->v_bias.data, (const float *)layer->q_bias.data + ODD_Q + ODD_KV);
-    model_close(model, ((struct fixture *)*state)->backend);
+    model_close(model, ((struct model_stand *)*state)->backend);
 }
 
 static void a_vector_of_a_quantised_type_is_refused_by_name(void **state)
@@ -365,7 +341,7 @@ static void a_vector_of_a_quantised_type_is_refused_by_name(void **state)
 
 static void a_file_of_another_kind_is_refused(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct model_stand *fixture = *state;
     test_write_file(fixture->folder, "m.gguf", "PK\3\4 something", 14);
     refused_at(fixture, "m.gguf", -EINVAL, "m.gguf", "magic", "PK");
     test_write_file(fixture->folder, "m.gguf", "", 0);
@@ -380,7 +356,7 @@ struct part {
     const char *tensor; /* of one row more than the model, for the merged table to be seen */
 };
 
-static void write_part(const struct fixture *fixture, const char *name, const struct part *part)
+static void write_part(const struct model_stand *fixture, const char *name, const struct part *part)
 {
     struct test_gguf file;
     test_gguf_init(&file);
@@ -402,7 +378,7 @@ static const char FIRST[] = "s-00001-of-00002.gguf", SECOND[] = "s-00002-of-0000
 
 static void all_parts_of_a_split_are_one_checkpoint(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct model_stand *fixture = *state;
     struct checkpoint *checkpoint;
     struct failure failure;
     char path[8192];
@@ -425,7 +401,7 @@ static void all_parts_of_a_split_are_one_checkpoint(void **state)
 
 static void parts_are_found_by_the_names_of_links(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct model_stand *fixture = *state;
     struct model *model = NULL;
     struct failure failure;
     char target[8192], link[8192];
@@ -446,7 +422,7 @@ static void parts_are_found_by_the_names_of_links(void **state)
 
 static void parts_that_do_not_belong_together_are_refused(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct model_stand *fixture = *state;
     const uint32_t all = MODEL_TENSORS + 1;
     write_part(fixture, FIRST, &(struct part){0, 2, all, NULL});
     refused_at(fixture, FIRST, -ENOENT, SECOND, "", "No such file");
@@ -462,7 +438,7 @@ static void parts_that_do_not_belong_together_are_refused(void **state)
 
 static void a_split_of_other_counts_or_names_is_refused(void **state)
 {
-    const struct fixture *fixture = *state;
+    const struct model_stand *fixture = *state;
     write_part(fixture, SECOND, &(struct part){1, 2, MODEL_TENSORS + 1, "extra"});
     write_part(fixture, FIRST, &(struct part){0, 2, MODEL_TENSORS + 2, NULL});
     refused_at(fixture, FIRST, -EINVAL, FIRST, "split.tensors.count", "is 14, the parts have 13");
@@ -492,7 +468,8 @@ static void a_split_of_other_counts_or_names_is_refused(void **state)
 
 int main(void)
 {
-#define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define WITH_FOLDER(test) \
+    cmocka_unit_test_setup_teardown(test, model_stand_set_up, model_stand_tear_down)
     const struct CMUnitTest tests[] = {
         WITH_FOLDER(tensors_are_found_by_their_names),
         WITH_FOLDER(fused_matrices_are_parted),

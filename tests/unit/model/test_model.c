@@ -8,37 +8,13 @@
 #include "model/model.h"
 #include "model/weights.h"
 #include "tests/support/model_files.h"
+#include "tests/support/model_stand.h"
 #include "tests/support/packed_tensors.h"
 
 enum { Q_ROWS = TEST_MODEL_HEADS * TEST_MODEL_HEAD_DIM };
 enum { KV_ROWS = TEST_MODEL_KV_HEADS * TEST_MODEL_HEAD_DIM };
 
-struct fixture {
-    char folder[4096];
-    struct backend *backend;
-};
-
-static int set_up(void **state)
-{
-    static struct fixture fixture;
-    const char *why;
-    test_folder(fixture.folder);
-    assert_int_equal(backend_open(&fixture.backend,
-                                  &(struct backend_options){.device = "cpu", .threads = 1}, &why),
-                     0);
-    *state = &fixture;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *fixture = *state;
-    backend_close(fixture->backend);
-    test_remove_folder(fixture->folder);
-    return 0;
-}
-
-static struct model *open_model(struct fixture *fixture, const struct model_options *options)
+static struct model *open_model(struct model_stand *fixture, const struct model_options *options)
 {
     struct model *model = NULL;
     struct failure failure = {""};
@@ -50,7 +26,7 @@ static struct model *open_model(struct fixture *fixture, const struct model_opti
 }
 
 /* Writes the model and expects the refusal. */
-static void refuses(struct fixture *fixture, const struct test_model *written, int wanted,
+static void refuses(struct model_stand *fixture, const struct test_model *written, int wanted,
                     const char *words)
 {
     struct model *model = NULL;
@@ -131,7 +107,7 @@ static void check_hf(const struct model *model, bool bias)
     }
 }
 
-static void open_and_check(struct fixture *fixture, const struct test_model *written)
+static void open_and_check(struct model_stand *fixture, const struct test_model *written)
 {
     test_write_model(fixture->folder, written);
     struct model *model =
@@ -170,7 +146,7 @@ static void every_architecture_type_and_cut_is_bound_byte_for_byte(void **state)
     for (size_t i = 0; i < 5; i++)
         for (unsigned kind = 0; kind < 6; kind++) {
             char folder[4096];
-            struct fixture fixture = *(struct fixture *)*state;
+            struct model_stand fixture = *(struct model_stand *)*state;
             test_folder(folder);
             memcpy(fixture.folder, folder, sizeof folder);
             open_and_check(&fixture, &(struct test_model){
@@ -187,7 +163,7 @@ static void every_architecture_type_and_cut_is_bound_byte_for_byte(void **state)
 
 static void each_tensor_has_its_own_type(void **state)
 {
-    struct fixture *fixture = *state;
+    struct model_stand *fixture = *state;
     static const struct test_tensor norm = {"model.norm.weight", "F32", 1, {TEST_MODEL_DIM}};
     test_write_model(
         fixture->folder,
@@ -200,7 +176,7 @@ static void each_tensor_has_its_own_type(void **state)
 
 static void a_tied_model_leaves_a_head_in_its_file_alone(void **state)
 {
-    struct fixture *fixture = *state;
+    struct model_stand *fixture = *state;
     test_write_model(fixture->folder,
                      &(struct test_model){.architecture = "GlmForCausalLM",
                                           .extra = "\"tie_word_embeddings\": true, "});
@@ -213,7 +189,7 @@ static void a_tied_model_leaves_a_head_in_its_file_alone(void **state)
 
 static void missing_tensors_are_named(void **state)
 {
-    struct fixture *fixture = *state;
+    struct model_stand *fixture = *state;
     static const char *const names[] = {
         "model.embed_tokens.weight",
         "model.norm.weight",
@@ -245,8 +221,8 @@ static void missing_tensors_are_named(void **state)
             -EINVAL, "tensor \"model.layers.0.self_attn.q_proj.bias\" is missing");
 }
 
-static void refuses_change(struct fixture *fixture, const struct test_tensor *change, int wanted,
-                           const char *words)
+static void refuses_change(struct model_stand *fixture, const struct test_tensor *change,
+                           int wanted, const char *words)
 {
     refuses(fixture, &(struct test_model){.architecture = "LlamaForCausalLM", .change = change},
             wanted, words);
@@ -254,7 +230,7 @@ static void refuses_change(struct fixture *fixture, const struct test_tensor *ch
 
 static void shapes_and_types_are_held_against_the_description(void **state)
 {
-    struct fixture *fixture = *state;
+    struct model_stand *fixture = *state;
     refuses_change(fixture, &(struct test_tensor){"model.norm.weight", "F32", 1, {63}}, -EINVAL,
                    "tensor \"model.norm.weight\": shape is [63], config.json asks for [64]");
     refuses_change(fixture, &(struct test_tensor){"model.norm.weight", "F32", 2, {1, 64}}, -EINVAL,
@@ -274,7 +250,7 @@ static void shapes_and_types_are_held_against_the_description(void **state)
 
 static void what_would_change_a_layer_is_refused_and_the_rest_is_counted(void **state)
 {
-    struct fixture *fixture = *state;
+    struct model_stand *fixture = *state;
     refuses_change(fixture,
                    &(struct test_tensor){"model.layers.1.self_attn.o_proj.bias", "F32", 1, {64}},
                    -ENOTSUP,
@@ -303,7 +279,7 @@ static void what_would_change_a_layer_is_refused_and_the_rest_is_counted(void **
 
 static void memory_is_computed_first_and_refused_with_both_figures(void **state)
 {
-    struct fixture *fixture = *state;
+    struct model_stand *fixture = *state;
     test_write_model(fixture->folder, &(struct test_model){.architecture = "GlmForCausalLM"});
     struct model *model = open_model(fixture, &(struct model_options){0});
     uint64_t needed = model->weights->memory_bytes;
@@ -338,7 +314,7 @@ static void watch_and_cancel(void *context, uint64_t done_bytes, uint64_t total_
 
 static void opening_tells_its_progress_and_can_be_cancelled(void **state)
 {
-    struct fixture *fixture = *state;
+    struct model_stand *fixture = *state;
     test_write_model(fixture->folder,
                      &(struct test_model){.architecture = "GlmForCausalLM", .shards = 3});
     struct watch watch = {0};
@@ -357,7 +333,7 @@ static void opening_tells_its_progress_and_can_be_cancelled(void **state)
 
 static void the_context_is_the_models_or_what_is_asked_for(void **state)
 {
-    struct fixture *fixture = *state;
+    struct model_stand *fixture = *state;
     test_write_model(fixture->folder, &(struct test_model){.architecture = "GlmForCausalLM"});
     struct model *model = open_model(fixture, &(struct model_options){0});
     assert_int_equal(model->config.context_tokens, 256);
@@ -376,7 +352,7 @@ static void the_context_is_the_models_or_what_is_asked_for(void **state)
 
 static void the_echo_model_has_no_weights(void **state)
 {
-    struct fixture *fixture = *state;
+    struct model_stand *fixture = *state;
     struct model *model = NULL;
     struct failure failure;
     assert_int_equal(
@@ -400,7 +376,7 @@ static void the_echo_model_has_no_weights(void **state)
 
 static void names_and_folders_are_bounded(void **state)
 {
-    struct fixture *fixture = *state;
+    struct model_stand *fixture = *state;
     struct model *model = NULL;
     struct failure failure;
     char name[MODEL_NAME_BYTES + 1];
@@ -431,7 +407,7 @@ static void matrices_are_quantised_if_the_options_say_so(void **state)
         const struct test_model written = {
             .architecture = "LlamaForCausalLM", .type = i % 2 ? "F16" : "F32", .remainder = 2};
         enum gguf_type type = i % 2 ? GGUF_F16 : GGUF_F32;
-        test_write_model(((struct fixture *)*state)->folder, &written);
+        test_write_model(((struct model_stand *)*state)->folder, &written);
         struct model *model = open_model(*state, &(struct model_options){.quant = quants[i]});
         const struct model_layer *layer = &model->layers[1];
         test_check_packed(&layer->q, quants[i], "model.layers.1.self_attn.q_proj.weight", type, 0);
@@ -444,13 +420,13 @@ static void matrices_are_quantised_if_the_options_say_so(void **state)
         assert_false(tensor_type_is_packed(layer->attention_norm.type));
         assert_true(model->weights_bytes ==
                     model->bytes_per_token + tensor_bytes(&model->embedding));
-        model_close(model, ((struct fixture *)*state)->backend);
+        model_close(model, ((struct model_stand *)*state)->backend);
     }
 }
 
 static void fused_matrices_are_quantised_part_by_part(void **state)
 {
-    struct fixture *fixture = *state;
+    struct model_stand *fixture = *state;
     test_write_model(fixture->folder,
                      &(struct test_model){.architecture = "ChatGLMModel", .bias = true});
     struct model *model = open_model(fixture, &(struct model_options){.quant = TENSOR_Q4});
@@ -486,7 +462,7 @@ static void head_and_embedding_go_where_the_options_say(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         test_write_model(
-            ((struct fixture *)*state)->folder,
+            ((struct model_stand *)*state)->folder,
             &(struct test_model){.architecture = "LlamaForCausalLM", .tied = cases[i].tied});
         struct model *model =
             open_model(*state, &(struct model_options){.quant = TENSOR_Q4_MIN,
@@ -497,7 +473,7 @@ static void head_and_embedding_go_where_the_options_say(void **state)
         assert_int_equal(model->layers[0].q.type, TENSOR_Q4_MIN);
         if (cases[i].tied)
             assert_ptr_equal(model->head.data, model->embedding.data);
-        model_close(model, ((struct fixture *)*state)->backend);
+        model_close(model, ((struct model_stand *)*state)->backend);
     }
 }
 
@@ -530,7 +506,7 @@ static int far_upload(struct backend *backend, void *to, const void *from, uint6
 
 static void memory_of_a_device_is_filled_by_uploads(void **state)
 {
-    struct fixture *fixture = *state;
+    struct model_stand *fixture = *state;
     struct far_backend far = {.near = fixture->backend};
     far.ops = (struct backend_ops){
         .name = "far", .alloc = far_alloc, .free = far_free, .upload = far_upload};
@@ -552,7 +528,7 @@ static void memory_of_a_device_is_filled_by_uploads(void **state)
 
 static void the_shared_stories_model_opens(void **state)
 {
-    struct fixture *fixture = *state;
+    struct model_stand *fixture = *state;
     char folder[4096];
     if (!test_shared_data("stories260k-glm", folder))
         skip();
@@ -571,7 +547,7 @@ static void the_shared_stories_model_opens(void **state)
 /* Opens every folder below tests/data/models that has a config.json. */
 static void the_reference_models_open(void **state)
 {
-    struct fixture *fixture = *state;
+    struct model_stand *fixture = *state;
     glob_t found;
     int opened = 0;
     if (glob(AGL_SOURCE_DIR "/tests/data/models/*/config.json", 0, NULL, &found) != 0) {
@@ -594,7 +570,8 @@ static void the_reference_models_open(void **state)
 
 int main(void)
 {
-#define WITH_BACKEND(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define WITH_BACKEND(test) \
+    cmocka_unit_test_setup_teardown(test, model_stand_set_up, model_stand_tear_down)
     const struct CMUnitTest tests[] = {
         WITH_BACKEND(every_architecture_type_and_cut_is_bound_byte_for_byte),
         WITH_BACKEND(each_tensor_has_its_own_type),

@@ -9,6 +9,7 @@
 #include "model/reader_plan.h"
 #include "model/weights.h"
 #include "tests/support/model_files.h"
+#include "tests/support/model_stand.h"
 #include "tests/support/packed_tensors.h"
 
 enum { COUNT = 5 };
@@ -21,8 +22,7 @@ static const struct test_tensor TENSORS[COUNT] = {
 static const int WANTED[] = {4, 0, 3, 1};
 
 struct fixture {
-    char folder[4096];
-    struct backend *backend;
+    struct model_stand stand;
     struct checkpoint *checkpoint;
     struct tensor tensors[4];
     struct weights_want wants[4];
@@ -46,19 +46,15 @@ static void want_tensors(struct fixture *fixture)
 static void open_checkpoint(struct fixture *fixture, unsigned remainder)
 {
     struct failure failure = {""};
-    test_write_safetensors(fixture->folder, "model.safetensors", TENSORS, COUNT, remainder);
-    if (checkpoint_open(&fixture->checkpoint, fixture->folder, &failure) < 0)
+    test_write_safetensors(fixture->stand.folder, "model.safetensors", TENSORS, COUNT, remainder);
+    if (checkpoint_open(&fixture->checkpoint, fixture->stand.folder, &failure) < 0)
         fail_msg("%s", failure.text);
 }
 
 static int set_up(void **state)
 {
     static struct fixture fixture;
-    const char *why;
-    test_folder(fixture.folder);
-    assert_int_equal(backend_open(&fixture.backend,
-                                  &(struct backend_options){.device = "cpu", .threads = 1}, &why),
-                     0);
+    model_stand_open(&fixture.stand, 1);
     open_checkpoint(&fixture, 0);
     *state = &fixture;
     return 0;
@@ -68,8 +64,7 @@ static int tear_down(void **state)
 {
     struct fixture *fixture = *state;
     checkpoint_close(fixture->checkpoint);
-    backend_close(fixture->backend);
-    test_remove_folder(fixture->folder);
+    model_stand_close(&fixture->stand);
     return 0;
 }
 
@@ -106,8 +101,8 @@ static int open_weights(struct fixture *fixture, const struct weights_options *o
     *weights = NULL;
     *failure = (struct failure){""};
     want_tensors(fixture);
-    return weights_open(weights, fixture->checkpoint, fixture->folder, fixture->wants, 4,
-                        fixture->backend, options, failure);
+    return weights_open(weights, fixture->checkpoint, fixture->stand.folder, fixture->wants, 4,
+                        fixture->stand.backend, options, failure);
 }
 
 static void every_way_of_reading_fills_every_tensor(void **state)
@@ -129,7 +124,7 @@ static void every_way_of_reading_fills_every_tensor(void **state)
             check_tensors(fixture);
             check_places(fixture);
             assert_int_equal(weights->report.weights_bytes, 4000 + 2400 + 12000 + 14);
-            weights_close(weights, fixture->backend);
+            weights_close(weights, fixture->stand.backend);
         }
     }
 }
@@ -142,8 +137,8 @@ static void what_nobody_wants_takes_no_memory(void **state)
     assert_int_equal(open_weights(fixture, &(struct weights_options){0}, &weights, &failure), 0);
     assert_true(weights->memory_bytes <= 7 * READER_PAGE_BYTES);
     assert_true(weights->report.reading.bytes < 30000);
-    weights_close(weights, fixture->backend);
-    weights_close(NULL, fixture->backend);
+    weights_close(weights, fixture->stand.backend);
+    weights_close(NULL, fixture->stand.backend);
 }
 
 /* Bends the result of the read at one offset. */
@@ -188,7 +183,7 @@ static void a_fault_names_file_tensor_and_offset(void **state)
     assert_int_equal(err, -EIO);
     snprintf(words, sizeof words,
              "%s/model.safetensors: tensor \"c\": reading at %llu: Input/output error",
-             fixture->folder, (unsigned long long)bend.offset);
+             fixture->stand.folder, (unsigned long long)bend.offset);
     assert_string_equal(failure.text, words);
     bend.offset = checkpoint_find(fixture->checkpoint, "b")->offset;
     bend.result = 0;
@@ -206,7 +201,7 @@ static void a_fault_names_file_tensor_and_offset(void **state)
 static void touch(const struct fixture *fixture)
 {
     char path[4200];
-    snprintf(path, sizeof path, "%s/model.safetensors", fixture->folder);
+    snprintf(path, sizeof path, "%s/model.safetensors", fixture->stand.folder);
     const struct timespec times[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
     assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
 }
@@ -256,7 +251,7 @@ static void progress_is_told(void **state)
         0);
     assert_int_equal(seen[0], seen[1]);
     assert_true(seen[1] >= weights->report.weights_bytes);
-    weights_close(weights, fixture->backend);
+    weights_close(weights, fixture->stand.backend);
 }
 
 static void a_line_says_how_it_was_read(void **state)
@@ -273,7 +268,7 @@ static void a_line_says_how_it_was_read(void **state)
     assert_non_null(strstr(text, "GB/s, threads, "));
     assert_non_null(strstr(text, "0 repeated, 0 tensors ignored"));
     assert_string_equal(weights_describe(NULL, text, sizeof text), "no weights");
-    weights_close(weights, fixture->backend);
+    weights_close(weights, fixture->stand.backend);
 }
 
 /* ---- packed ---------------------------------------------------------------------------------- */
@@ -298,8 +293,9 @@ static void open_matrices(struct fixture *fixture, unsigned remainder)
 {
     struct failure failure = {""};
     checkpoint_close(fixture->checkpoint);
-    test_write_safetensors(fixture->folder, "model.safetensors", MATRICES, MATRIX_COUNT, remainder);
-    if (checkpoint_open(&fixture->checkpoint, fixture->folder, &failure) < 0)
+    test_write_safetensors(fixture->stand.folder, "model.safetensors", MATRICES, MATRIX_COUNT,
+                           remainder);
+    if (checkpoint_open(&fixture->checkpoint, fixture->stand.folder, &failure) < 0)
         fail_msg("%s", failure.text);
 }
 
@@ -322,8 +318,8 @@ static int pack_weights(struct fixture *fixture, const struct weights_options *o
             .cols = (uint32_t)tensor->shape[tensor->dimensions - 1],
         };
     }
-    return weights_open(weights, fixture->checkpoint, fixture->folder, wants, PACKED_WANTS,
-                        fixture->backend, options, failure);
+    return weights_open(weights, fixture->checkpoint, fixture->stand.folder, wants, PACKED_WANTS,
+                        fixture->stand.backend, options, failure);
 }
 
 static void check_matrices(const struct tensor tensors[PACKED_WANTS])
@@ -360,7 +356,7 @@ static void every_way_of_reading_packs_every_row(void **state)
                 fail_msg("%s", failure.text);
             check_matrices(tensors);
             assert_int_equal(weights->report.tensors_of_type[TENSOR_Q4_MIN], 2);
-            weights_close(weights, fixture->backend);
+            weights_close(weights, fixture->stand.backend);
         }
     }
 }
@@ -387,13 +383,13 @@ static void the_figures_count_what_packing_takes(void **state)
     /* Two windows of a quarter each. */
     assert_in_range(needed - weights->memory_bytes, file_bytes / 2,
                     file_bytes / 2 + 4 * READER_PAGE_BYTES + 64);
-    weights_close(weights, fixture->backend);
+    weights_close(weights, fixture->stand.backend);
 }
 
 static void shrink(const struct fixture *fixture)
 {
     char path[4200];
-    snprintf(path, sizeof path, "%s/model.safetensors", fixture->folder);
+    snprintf(path, sizeof path, "%s/model.safetensors", fixture->stand.folder);
     assert_int_equal(truncate(path, (off_t)checkpoint_find(fixture->checkpoint, "fused")->offset),
                      0);
 }
@@ -430,14 +426,14 @@ static int failing_pack(struct backend *backend, const struct tensor *tensor, vo
 static int pack_until(struct fixture *fixture, int calls, struct weights **weights,
                       struct failure *failure)
 {
-    const struct backend_ops *ops = fixture->backend->ops;
+    const struct backend_ops *ops = fixture->stand.backend->ops;
     struct backend_ops failing = *ops;
     struct tensor tensors[PACKED_WANTS];
     failing.pack = failing_pack;
     calls_to_failure = calls;
-    fixture->backend->ops = &failing;
+    fixture->stand.backend->ops = &failing;
     int err = pack_weights(fixture, &(struct weights_options){0}, tensors, weights, failure);
-    fixture->backend->ops = ops;
+    fixture->stand.backend->ops = ops;
     return err;
 }
 
@@ -449,7 +445,7 @@ static void a_tensor_that_cannot_be_packed_is_named(void **state)
     struct failure failure;
     open_matrices(fixture, 0);
     assert_int_equal(pack_until(fixture, MANY, &weights, &failure), 0);
-    weights_close(weights, fixture->backend);
+    weights_close(weights, fixture->stand.backend);
     int calls = MANY - calls_to_failure;
     for (int i = 1; i <= calls; i++) {
         assert_int_equal(pack_until(fixture, i, &weights, &failure), -EIO);
@@ -478,7 +474,7 @@ static void progress_goes_on_while_tensors_are_packed(void **state)
     assert_int_equal(seen[0], seen[1]);
     weights_describe(weights, text, sizeof text);
     assert_non_null(strstr(text, ": q4_min 2, q4 1, q8_min 1, q8 1, f32 1; read and packed in "));
-    weights_close(weights, fixture->backend);
+    weights_close(weights, fixture->stand.backend);
     const atomic_bool cancel = true;
     assert_int_equal(pack_weights(fixture, &(struct weights_options){.cancel = &cancel}, tensors,
                                   &weights, &failure),
