@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "daemon/json.h"
+#include "model/json.h"
 
 #ifndef SO_PEERGROUPS
 #define SO_PEERGROUPS 59

@@ -12,7 +12,7 @@
 #include <sys/types.h>
 
 #include "daemon/config.h"
-#include "daemon/failure.h"
+#include "model/failure.h"
 
 enum { ACCESS_ENTRIES_MAX = 128 };
 

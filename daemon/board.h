@@ -12,8 +12,8 @@
 
 #include <stdatomic.h>
 
-#include "daemon/failure.h"
-#include "daemon/model.h"
+#include "model/failure.h"
+#include "model/model.h"
 #include "shm/layout.h"
 #include "shm/region.h"
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "daemon/config_keys.h"
-#include "daemon/json.h"
+#include "model/json.h"
 
 static const char default_file[] = "/etc/autoglm/autoglm.json";
 

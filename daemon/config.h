@@ -14,9 +14,9 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "daemon/failure.h"
-#include "daemon/model.h"
 #include "kernels/tensor.h"
+#include "model/failure.h"
+#include "model/model.h"
 #include "shm/layout.h"
 
 enum { CONFIG_PATH_BYTES = 256, CONFIG_MODELS_MAX = BOARD_MODELS_MAX };

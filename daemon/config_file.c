@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "daemon/config_keys.h"
-#include "daemon/json.h"
+#include "model/json.h"
 
 enum { FILE_BYTES_MAX = 1 << 20, WHERE_BYTES = PATH_MAX + 128 };
 

@@ -5,8 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "daemon/json.h"
 #include "daemon/log.h"
+#include "model/json.h"
 
 #define TEXT(field) .kind = CONFIG_TEXT, FIELD_AT(field)
 #define FIELD_AT(field) \
@@ -15,9 +15,9 @@
     .kind = CONFIG_NUMBER, FIELD_AT(field), .min = (min_), .max = (max_), .scale = (scale_)
 #define GEOMETRY(field, min_, max_, shape_) \
     NUMBER(geometry_max.field, min_, max_, 1), .shape = (shape_)
-#define WIDE(field)                                                           \
-    .kind = CONFIG_CHOICE, FIELD_AT(field), .words = {"q8", "keep", "quant"}, \
-    .values = {MODEL_WIDE_Q8, MODEL_WIDE_KEEP, MODEL_WIDE_QUANT}
+#define WIDE(field)                                                      \
+    .kind = CONFIG_CHOICE, FIELD_AT(field), .words = {MODEL_WIDE_WORDS}, \
+    .values = {MODEL_WIDE_VALUES}
 
 enum { US = 1000, MS = 1000000, MIB = 1 << 20, DAY_MS = 86400000 };
 
@@ -37,8 +37,7 @@ const struct config_key config_keys[] = {
 
     {"device", "NAME", "what computes", "cpu", TEXT(device)},
     {"cpu_variant", "NAME", "instructions to use: auto, plain, avx2, avx512, avx512vnni, amx",
-     "auto", .kind = CONFIG_WORD, FIELD_AT(cpu_variant),
-     .words = {"auto", "plain", "avx2", "avx512", "avx512vnni", "amx"}},
+     "auto", .kind = CONFIG_WORD, FIELD_AT(cpu_variant), .words = {"auto", BACKEND_CPU_VARIANTS}},
     {"threads", "N", "threads that compute; 0: as many as processors are allowed", "0",
      NUMBER(threads, 0, 1024, 1)},
     {"cpus", "LIST", "processors for the engine and its threads, 0-3,8; empty: any", "",
@@ -60,8 +59,8 @@ const struct config_key config_keys[] = {
     {"memory_mib", "N", "weights at the most, MiB; 0: what is free", "0",
      NUMBER(memory_bytes, 0, 1 << 30, MIB)},
     {"quant", "TYPE", "quantise f32, f16, bf16 matrices: none, q8, q8_min, q4, q4_min", "none",
-     .kind = CONFIG_CHOICE, FIELD_AT(quant), .words = {"none", "q8", "q8_min", "q4", "q4_min"},
-     .values = {TENSOR_F32, TENSOR_Q8, TENSOR_Q8_MIN, TENSOR_Q4, TENSOR_Q4_MIN}},
+     .kind = CONFIG_CHOICE, FIELD_AT(quant), .words = {MODEL_QUANT_WORDS},
+     .values = {MODEL_QUANT_TYPES}},
     {"quant_head", "TYPE", "the output head then: q8, keep (as it is), quant (as the rest)", "q8",
      WIDE(quant_head)},
     {"quant_embedding", "TYPE", "the embedding table then: q8, keep, quant", "q8",

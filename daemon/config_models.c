@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include "daemon/config_keys.h"
-#include "daemon/json.h"
-#include "daemon/path.h"
+#include "model/json.h"
+#include "model/path.h"
 
 /* What can stand in a log line, a flag and a metric's label without quotes. */
 static bool is_name(const char *name)

@@ -10,7 +10,7 @@
 #include "daemon/board.h"
 #include "daemon/config.h"
 #include "daemon/engine.h"
-#include "daemon/failure.h"
+#include "model/failure.h"
 
 struct control;
 

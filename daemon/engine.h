@@ -9,10 +9,10 @@
 #define AGL_DAEMON_ENGINE_H
 
 #include "daemon/config.h"
-#include "daemon/failure.h"
-#include "daemon/model.h"
 #include "daemon/session.h"
 #include "kernels/backend.h"
+#include "model/failure.h"
+#include "model/model.h"
 
 struct engine;
 

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/engine_state.h"
-#include "daemon/memory.h"
+#include "model/memory.h"
 
 enum { MIB = 1 << 20 };
 

@@ -17,12 +17,12 @@
 
 #include "daemon/board.h"
 #include "daemon/engine.h"
-#include "daemon/forward.h"
 #include "daemon/kvcache.h"
 #include "daemon/publish.h"
 #include "daemon/request.h"
 #include "daemon/sampler.h"
 #include "daemon/sched.h"
+#include "model/forward.h"
 #include "shm/doorbell.h"
 #include "shm/ring.h"
 

@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
-#include "daemon/failure.h"
+#include "model/failure.h"
 #include "shm/message.h"
 
 struct peer {

@@ -8,7 +8,7 @@
 #include <sys/types.h>
 
 #include "daemon/config.h"
-#include "daemon/failure.h"
+#include "model/failure.h"
 
 struct listener {
     int fd;       /* -1: none */

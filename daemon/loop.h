@@ -16,7 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "daemon/failure.h"
+#include "model/failure.h"
 
 struct loop;
 struct loop_op;

@@ -21,10 +21,10 @@
 #include "daemon/guard.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
-#include "daemon/model.h"
 #include "daemon/systemd.h"
-#include "daemon/weights.h"
 #include "kernels/backend.h"
+#include "model/model.h"
+#include "model/weights.h"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_CONFIG = 2 };
 

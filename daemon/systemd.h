@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#include "daemon/failure.h"
+#include "model/failure.h"
 
 /* Sends assignments ("READY=1\nSTATUS=...", printf) to $NOTIFY_SOCKET, a path or an abstract name.
  * 1: sent; 0: there is no such socket; else a negative errno. */

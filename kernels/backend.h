@@ -81,15 +81,16 @@ struct kv_cache_options {
     uint32_t block_tokens;
 };
 
+/* Sets of CPU instructions by name, the plainest first; a processor may lack some. */
+#define BACKEND_CPU_VARIANTS "plain", "avx2", "avx512", "avx512vnni", "amx"
+
 struct backend_options {
     const char *device; /* "cpu" */
     uint32_t threads;   /* 0: as many as processors are allowed, or listed */
     /* Processors to run on, "0-3,8": the thread that begins steps on the first of them that is
      * allowed, the backend's own on the next ones in turns. NULL or "": wherever they may. */
     const char *processors;
-    /* CPU instructions: NULL: the best there is, else "plain", "avx2", "avx512", "avx512vnni",
-     * "amx". */
-    const char *variant;
+    const char *variant; /* of BACKEND_CPU_VARIANTS; NULL: the best there is */
 };
 
 struct backend_ops {

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/forward.h"
-#include "daemon/model_synthetic.h"
+#include "model/forward.h"
+#include "model/model_synthetic.h"
 #include "tools/bench.h"
 #include "tools/bench_load_options.h"
 #include "tools/bench_output.h"

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/model_synthetic.h"
+#include "model/model_synthetic.h"
 #include "tools/bench_stop.h"
 #include "tools/cli.h"
 

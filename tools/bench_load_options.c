@@ -235,13 +235,12 @@ static int read_buffer(struct load_options *options, const char *text)
 
 static int read_isa(struct load_options *options, const char *text)
 {
-    static const char *const known[] = {"plain", "avx2", "avx512", "avx512vnni", "amx"};
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (strcmp(text, known[i]) == 0) {
-            options->isa = known[i];
-            return -1;
-        }
-    return cli_usage("--isa %s: must be plain, avx2, avx512, avx512vnni or amx", text);
+    static const char *const isas[] = {BACKEND_CPU_VARIANTS, NULL};
+    int i = cli_word("--isa", text, isas);
+    if (i < 0)
+        return CLI_USAGE;
+    options->isa = isas[i];
+    return -1;
 }
 
 static int read_option(struct parser *parser, int option)

@@ -3,7 +3,16 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
-#endif
+
+/* ---- vectors --------------------------------------------------------------------------------- */
+
+typedef float floats_4 __attribute__((vector_size(16)));
+typedef float floats_8 __attribute__((vector_size(32)));
+typedef float floats_16 __attribute__((vector_size(64)));
+typedef int8_t bytes_32 __attribute__((vector_size(32)));
+typedef int8_t bytes_64 __attribute__((vector_size(64)));
+typedef uint64_t words_4 __attribute__((vector_size(32)));
+typedef uint64_t words_8 __attribute__((vector_size(64)));
 
 /* Sums that do not wait for each other: more than latency times instructions a cycle. */
 enum { SUMS = 12 };
@@ -12,158 +21,55 @@ enum { SUMS = 12 };
     do_one(0) do_one(1) do_one(2) do_one(3) do_one(4) do_one(5) do_one(6) do_one(7) do_one(8) \
         do_one(9) do_one(10) do_one(11)
 
-/* The instructions are named themselves: of the same as intrinsics, compilers make copies between
- * registers that take longer than the arithmetic. `volatile`: each is done each time. */
+/* What is done to one sum. The instructions are named themselves: of the same as intrinsics,
+ * compilers make copies between registers that take longer than the arithmetic. `volatile`: each is
+ * done each time. */
+#define APART(i) \
+    between = a; \
+    __asm__ volatile("mulps %2, %1\n\taddps %1, %0" : "+x"(sums[i]), "+x"(between) : "x"(b));
+#define FUSED(i) __asm__ volatile("vfmadd231ps %2, %1, %0" : "+v"(sums[i]) : "v"(a), "v"(b));
+#define IN_PAIRS(i)                                                                      \
+    __asm__ volatile("vpmaddubsw %3, %2, %1\n\tvpmaddwd %3, %1, %1\n\tvpaddd %1, %0, %0" \
+                     : "+v"(sums[i]), "=&v"(between)                                     \
+                     : "v"(a), "v"(b));
+#define IN_FOURS(i) __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(sums[i]) : "v"(a), "v"(b));
 
-/* ---- everywhere ------------------------------------------------------------------------------ */
-
-#if defined(__x86_64__)
-typedef float lanes_4 __attribute__((vector_size(16)));
-
-static double multiply_f32_plain(uint64_t turns)
-{
-    lanes_4 sums[SUMS] = {0}, product, a = {1, 1, 1, 1}, b = {1, 1, 1, 1};
-    for (uint64_t turn = 0; turn < turns; turn++) {
-#define ONE(i)   \
-    product = a; \
-    __asm__ volatile("mulps %2, %1\n\taddps %1, %0" : "+x"(sums[i]), "+x"(product) : "x"(b));
-        TIMES_12(ONE)
-#undef ONE
+/* A peak_loop: an element of a vector is a multiply-add. */
+#define MULTIPLY(name, isa, vector, do_one)                                 \
+    __attribute__((target(isa))) static double name(uint64_t turns)         \
+    {                                                                       \
+        vector sums[SUMS] = {{0}}, a = (vector){0} + 1, b = a, between = a; \
+        const size_t lanes = sizeof a / sizeof a[0];                        \
+        for (uint64_t turn = 0; turn < turns; turn++) {                     \
+            TIMES_12(do_one)                                                \
+        }                                                                   \
+        (void)between;                                                      \
+        return (double)turns * SUMS * lanes;                                \
     }
-    return (double)turns * SUMS * 4;
-}
-#else
-/* The compiler's own choice of instructions. */
-static double multiply_f32_plain(uint64_t turns)
-{
-    enum { LANES = 64 };
-    volatile float factors[2] = {1, 1};
-    float sums[LANES] = {0}, a = factors[0], b = factors[1];
-    for (uint64_t turn = 0; turn < turns; turn++, a += b)
-        for (int i = 0; i < LANES; i++)
-            sums[i] += a * b;
-    float sum = 0;
-    for (int i = 0; i < LANES; i++)
-        sum += sums[i];
-    factors[0] = sum;
-    return (double)turns * LANES;
-}
-#endif
 
-static uint64_t read_plain(const void *memory, size_t bytes)
-{
-    const uint64_t *words = memory;
-    uint64_t sums[16] = {0};
-    for (size_t i = 0; i < bytes / sizeof *words; i += 16)
-        for (size_t lane = 0; lane < 16; lane++)
-            sums[lane] += words[i + lane];
-    uint64_t sum = 0;
-    for (int lane = 0; lane < 16; lane++)
-        sum += sums[lane];
-    return sum;
-}
+MULTIPLY(multiply_f32_plain, "sse2", floats_4, APART)
+MULTIPLY(multiply_f32_avx2, "avx2,fma", floats_8, FUSED)
+MULTIPLY(multiply_int8_avx2, "avx2", bytes_32, IN_PAIRS)
+MULTIPLY(multiply_f32_avx512, "avx512f", floats_16, FUSED)
+MULTIPLY(multiply_int8_avx512, "avx512f,avx512bw", bytes_64, IN_PAIRS)
+MULTIPLY(multiply_int8_vnni, "avx512f,avx512vnni", bytes_64, IN_FOURS)
 
-#if defined(__x86_64__)
-
-/* ---- AVX2 ------------------------------------------------------------------------------------ */
-
-__attribute__((target("avx2,fma"))) static double multiply_f32_avx2(uint64_t turns)
-{
-    __m256 sums[SUMS], a = _mm256_set1_ps(1), b = _mm256_set1_ps(1);
-    memset(sums, 0, sizeof sums);
-    for (uint64_t turn = 0; turn < turns; turn++) {
-#define ONE(i) __asm__ volatile("vfmadd231ps %2, %1, %0" : "+x"(sums[i]) : "x"(a), "x"(b));
-        TIMES_12(ONE)
-#undef ONE
+/* A peak_reader. */
+#define READ(name, isa, vector)                                                         \
+    __attribute__((target(isa))) static uint64_t name(const void *memory, size_t bytes) \
+    {                                                                                   \
+        const vector *vectors = memory;                                                 \
+        vector sums[8] = {{0}};                                                         \
+        for (size_t i = 0; i < bytes / sizeof *vectors; i += 8)                         \
+            for (size_t lane = 0; lane < 8; lane++)                                     \
+                sums[lane] += vectors[i + lane];                                        \
+        for (int lane = 1; lane < 8; lane++)                                            \
+            sums[0] += sums[lane];                                                      \
+        return sums[0][0];                                                              \
     }
-    return (double)turns * SUMS * 8;
-}
 
-__attribute__((target("avx2"))) static double multiply_int8_avx2(uint64_t turns)
-{
-    __m256i sums[SUMS], pairs, a = _mm256_set1_epi8(1), b = _mm256_set1_epi8(1),
-                               one = _mm256_set1_epi16(1);
-    memset(sums, 0, sizeof sums);
-    for (uint64_t turn = 0; turn < turns; turn++) {
-#define ONE(i)                                                                           \
-    __asm__ volatile("vpmaddubsw %3, %2, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0" \
-                     : "+x"(sums[i]), "=&x"(pairs)                                       \
-                     : "x"(a), "x"(b), "x"(one));
-        TIMES_12(ONE)
-#undef ONE
-    }
-    return (double)turns * SUMS * 32;
-}
-
-__attribute__((target("avx2"))) static uint64_t read_avx2(const void *memory, size_t bytes)
-{
-    const __m256i *vectors = memory;
-    __m256i sums[8];
-    memset(sums, 0, sizeof sums);
-    for (size_t i = 0; i < bytes / sizeof *vectors; i += 8)
-        for (size_t lane = 0; lane < 8; lane++)
-            sums[lane] = _mm256_add_epi64(sums[lane], _mm256_load_si256(vectors + i + lane));
-    for (int lane = 1; lane < 8; lane++)
-        sums[0] = _mm256_add_epi64(sums[0], sums[lane]);
-    return (uint64_t)_mm256_extract_epi64(sums[0], 0);
-}
-
-/* ---- AVX-512 --------------------------------------------------------------------------------- */
-
-__attribute__((target("avx512f"))) static double multiply_f32_avx512(uint64_t turns)
-{
-    __m512 sums[SUMS], a = _mm512_set1_ps(1), b = _mm512_set1_ps(1);
-    memset(sums, 0, sizeof sums);
-    for (uint64_t turn = 0; turn < turns; turn++) {
-#define ONE(i) __asm__ volatile("vfmadd231ps %2, %1, %0" : "+v"(sums[i]) : "v"(a), "v"(b));
-        TIMES_12(ONE)
-#undef ONE
-    }
-    return (double)turns * SUMS * 16;
-}
-
-__attribute__((target("avx512f,avx512bw"))) static double multiply_int8_avx512(uint64_t turns)
-{
-    __m512i sums[SUMS], pairs, a = _mm512_set1_epi8(1), b = _mm512_set1_epi8(1),
-                               one = _mm512_set1_epi16(1);
-    memset(sums, 0, sizeof sums);
-    for (uint64_t turn = 0; turn < turns; turn++) {
-#define ONE(i)                                                                           \
-    __asm__ volatile("vpmaddubsw %3, %2, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0" \
-                     : "+v"(sums[i]), "=&v"(pairs)                                       \
-                     : "v"(a), "v"(b), "v"(one));
-        TIMES_12(ONE)
-#undef ONE
-    }
-    return (double)turns * SUMS * 64;
-}
-
-__attribute__((target("avx512f,avx512vnni"))) static double multiply_int8_vnni(uint64_t turns)
-{
-    __m512i sums[SUMS], a = _mm512_set1_epi32(0x01010101), b = _mm512_set1_epi32(0x01010101);
-    memset(sums, 0, sizeof sums);
-    for (uint64_t turn = 0; turn < turns; turn++) {
-#define ONE(i) __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(sums[i]) : "v"(a), "v"(b));
-        TIMES_12(ONE)
-#undef ONE
-    }
-    return (double)turns * SUMS * 64;
-}
-
-__attribute__((target("avx512f"))) static uint64_t read_avx512(const void *memory, size_t bytes)
-{
-    const __m512i *vectors = memory;
-    __m512i sums[8];
-    memset(sums, 0, sizeof sums);
-    for (size_t i = 0; i < bytes / sizeof *vectors; i += 8)
-        for (size_t lane = 0; lane < 8; lane++)
-            sums[lane] = _mm512_add_epi64(sums[lane], _mm512_load_si512(vectors + i + lane));
-    for (int lane = 1; lane < 8; lane++)
-        sums[0] = _mm512_add_epi64(sums[0], sums[lane]);
-    uint64_t words[8];
-    memcpy(words, &sums[0], sizeof words);
-    return words[0];
-}
+READ(read_avx2, "avx2", words_4)
+READ(read_avx512, "avx512f", words_8)
 
 /* ---- the matrix unit ------------------------------------------------------------------------- */
 
@@ -199,7 +105,38 @@ __attribute__((target("amx-tile,amx-int8"))) static double multiply_amx(uint64_t
     return (double)turns * 4 * 16 * 16 * 64;
 }
 
+#else
+
+/* The compiler's own choice of instructions. */
+static double multiply_f32_plain(uint64_t turns)
+{
+    enum { LANES = 64 };
+    volatile float factors[2] = {1, 1};
+    float sums[LANES] = {0}, a = factors[0], b = factors[1];
+    for (uint64_t turn = 0; turn < turns; turn++, a += b)
+        for (int i = 0; i < LANES; i++)
+            sums[i] += a * b;
+    float sum = 0;
+    for (int i = 0; i < LANES; i++)
+        sum += sums[i];
+    factors[0] = sum;
+    return (double)turns * LANES;
+}
+
 #endif
+
+static uint64_t read_plain(const void *memory, size_t bytes)
+{
+    const uint64_t *words = memory;
+    uint64_t sums[16] = {0};
+    for (size_t i = 0; i < bytes / sizeof *words; i += 16)
+        for (size_t lane = 0; lane < 16; lane++)
+            sums[lane] += words[i + lane];
+    uint64_t sum = 0;
+    for (int lane = 0; lane < 16; lane++)
+        sum += sums[lane];
+    return sum;
+}
 
 /* ---- which ----------------------------------------------------------------------------------- */
 

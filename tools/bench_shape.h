@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "daemon/model.h"
+#include "model/model.h"
 
 /* "edge-1.5b" and so on; false: there is none of the name. */
 bool shape_find(const char *name, struct model_config *ret_config);

@@ -5,20 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/memory.h"
+#include "model/memory.h"
 #include "tools/bench_stop.h"
 #include "tools/cli.h"
 
 /* ---- the backend ----------------------------------------------------------------------------- */
 
-/* As it describes itself: "cpu, 2 threads, avx512vnni". Longer names come first. */
+/* As it describes itself, "cpu, 2 threads, avx512vnni": the last word. */
 static const char *find_isa(const char *description)
 {
-    static const char *const known[] = {"amx", "avx512vnni", "avx512", "avx2"};
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (strstr(description, known[i]))
-            return known[i];
-    return "plain";
+    static const char *const isas[] = {BACKEND_CPU_VARIANTS};
+    const char *space = strrchr(description, ' ');
+    for (size_t i = 1; i < sizeof isas / sizeof isas[0]; i++)
+        if (space && strcmp(space + 1, isas[i]) == 0)
+            return isas[i];
+    return isas[0];
 }
 
 int stand_open_backend(struct backend **ret_backend, uint32_t threads, const char *isa,
@@ -45,11 +46,8 @@ enum limit stand_peak(const struct limits *limits, enum tensor_type type, uint32
 
 int stand_check_memory(uint64_t bytes, const char *for_what)
 {
-    uint64_t available = memory_available("");
-    if (bytes <= available)
-        return 0;
-    return cli_fail("%s would take %.2f GB; %.2f GB are free", for_what, (double)bytes / 1e9,
-                    (double)available / 1e9);
+    struct failure failure;
+    return memory_check(bytes, for_what, &failure) < 0 ? cli_fail("%s", failure.text) : 0;
 }
 
 int stand_open_limits(struct limits **ret_limits, const char *isa, uint64_t buffer_bytes)

@@ -5,8 +5,8 @@
 #ifndef AGL_TOOLS_BENCH_STAND_H
 #define AGL_TOOLS_BENCH_STAND_H
 
-#include "daemon/model.h"
 #include "kernels/backend.h"
+#include "model/model.h"
 #include "tools/bench_limits.h"
 #include "tools/bench_shape.h"
 

@@ -76,7 +76,7 @@ stage_dev() {
 
 stage_tidy() {
     [ -f build/dev/compile_commands.json ] || build dev
-    git ls-files -- 'client/*.c' 'daemon/*.c' 'formats/*.c' 'kernels/*.c' 'shm/*.c' 'tools/*.c' |
+    git ls-files -- 'client/*.c' 'daemon/*.c' 'formats/*.c' 'kernels/*.c' 'model/*.c' 'shm/*.c' 'tools/*.c' |
         xargs -P "$jobs" -n 4 clang-tidy -p build/dev --quiet
 }
 

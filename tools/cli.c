@@ -94,6 +94,21 @@ bool cli_count(const char *option, const char *text, uint64_t least, uint64_t mo
     return true;
 }
 
+int cli_word(const char *option, const char *text, const char *const *words)
+{
+    char all[256] = "";
+    size_t used = 0;
+    for (int i = 0; words[i]; i++) {
+        const char *between = i == 0 ? "" : words[i + 1] ? ", " : " or ";
+        if (strcmp(text, words[i]) == 0)
+            return i;
+        if (used < sizeof all)
+            used += (size_t)snprintf(all + used, sizeof all - used, "%s%s", between, words[i]);
+    }
+    cli_usage("%s %s: must be %s", option, text, all);
+    return -1;
+}
+
 int cli_option(const char *command, int argc, char **argv, const char *letters,
                const struct option *options)
 {

@@ -44,6 +44,10 @@ bool cli_number(const char *option, const char *text, double least, double most,
 bool cli_count(const char *option, const char *text, uint64_t least, uint64_t most,
                uint64_t *ret_value);
 
+/* Which of `words`, NULL behind the last, the value of an option is; -1 after a message with all.
+ */
+int cli_word(const char *option, const char *text, const char *const *words);
+
 /* The next option of `command`, as getopt_long() with opterr off. -1: none are left; CLI_BAD: after
  * a message. optind must be 1 at the first call. */
 enum { CLI_BAD = -2 };

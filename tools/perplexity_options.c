@@ -82,59 +82,45 @@ static int read_bos(struct perplexity_options *options)
 
 static int read_quant(struct perplexity_options *options)
 {
-    static const struct {
-        const char *name;
-        enum tensor_type type;
-    } types[] = {{"none", TENSOR_F32},
-                 {"q8", TENSOR_Q8},
-                 {"q8_min", TENSOR_Q8_MIN},
-                 {"q4", TENSOR_Q4},
-                 {"q4_min", TENSOR_Q4_MIN}};
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
-        if (strcmp(optarg, types[i].name) == 0) {
-            options->quant = types[i].type;
-            options->quant_name = types[i].name;
-            return -1;
-        }
-    }
-    return cli_usage("--quant %s: must be none, q8, q8_min, q4 or q4_min", optarg);
+    static const char *const words[] = {MODEL_QUANT_WORDS, NULL};
+    static const enum tensor_type types[] = {MODEL_QUANT_TYPES};
+    int i = cli_word("--quant", optarg, words);
+    if (i < 0)
+        return CLI_USAGE;
+    options->quant = types[i];
+    options->quant_name = words[i];
+    return -1;
 }
 
 static int read_wide(const char *name, enum model_wide *ret_wide)
 {
-    static const char *const names[] = {
-        [MODEL_WIDE_Q8] = "q8", [MODEL_WIDE_KEEP] = "keep", [MODEL_WIDE_QUANT] = "quant"};
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(optarg, names[i]) == 0) {
-            *ret_wide = (enum model_wide)i;
-            return -1;
-        }
-    }
-    return cli_usage("%s %s: must be q8, keep or quant", name, optarg);
+    static const char *const words[] = {MODEL_WIDE_WORDS, NULL};
+    static const enum model_wide values[] = {MODEL_WIDE_VALUES};
+    int i = cli_word(name, optarg, words);
+    if (i < 0)
+        return CLI_USAGE;
+    *ret_wide = values[i];
+    return -1;
 }
 
 static int read_cache_type(struct perplexity_options *options)
 {
-    bool is_f32 = strcmp(optarg, "f32") == 0;
-    if (!is_f32 && strcmp(optarg, "f16") != 0)
-        return cli_usage("--cache-type %s: must be f16 or f32", optarg);
-    options->cache_type = is_f32 ? TENSOR_F32 : TENSOR_F16;
+    static const char *const words[] = {"f16", "f32", NULL};
+    int i = cli_word("--cache-type", optarg, words);
+    if (i < 0)
+        return CLI_USAGE;
+    options->cache_type = i == 0 ? TENSOR_F16 : TENSOR_F32;
     return -1;
 }
 
 static int read_isa(struct perplexity_options *options)
 {
-    static const char *const names[] = {"plain", "avx2", "avx512", "avx512vnni", "amx"};
-    options->isa = NULL;
-    if (strcmp(optarg, "auto") == 0)
-        return -1;
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(optarg, names[i]) == 0)
-            options->isa = names[i];
-    return options->isa
-               ? -1
-               : cli_usage("--isa %s: must be auto, plain, avx2, avx512, avx512vnni or amx",
-                           optarg);
+    static const char *const words[] = {"auto", BACKEND_CPU_VARIANTS, NULL};
+    int i = cli_word("--isa", optarg, words);
+    if (i < 0)
+        return CLI_USAGE;
+    options->isa = i == 0 ? NULL : words[i];
+    return -1;
 }
 
 static int read_number(struct perplexity_options *options, int option)

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "daemon/model.h"
+#include "model/model.h"
 
 /* `bos`, where the model's own files are to tell. */
 enum { PERPLEXITY_BOS_OF_MODEL = -2 };

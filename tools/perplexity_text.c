@@ -10,8 +10,8 @@
 
 #include <cjson/cJSON.h>
 
-#include "daemon/json.h"
 #include "formats/gguf.h"
+#include "model/json.h"
 #include "tools/cli.h"
 #include "tools/perplexity_windows.h"
 

@@ -2,11 +2,12 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "daemon/memory.h"
+#include "model/memory.h"
 
 /* Rows of a step have their logits at once: with the largest vocabularies 150 MiB. */
 enum { STEP_ROWS = 256, BLOCK_TOKENS = 16 };
@@ -28,25 +29,19 @@ uint32_t perplexity_scored(uint32_t window)
 static int open_forward(struct perplexity_windows *windows, enum tensor_type cache_type,
                         struct failure *failure)
 {
-    const double mib = 1 << 20;
+    char what[64];
     uint32_t rows = windows->window < STEP_ROWS ? windows->window : STEP_ROWS;
     struct forward_options options = {.rows_max = rows,
                                       .logits_max = rows,
                                       .cache_type = cache_type,
                                       .cache_blocks = windows->block_count,
                                       .block_tokens = BLOCK_TOKENS};
-    uint64_t bytes = forward_bytes(&windows->model->config, &options);
-    uint64_t have = memory_available("");
-    if (bytes > have)
-        return failure_set(failure, -ENOMEM,
-                           "a window of %u tokens needs %.1f MiB for activations and cache, %.1f "
-                           "MiB of memory are available",
-                           windows->window, (double)bytes / mib, (double)have / mib);
-    int err = forward_open(&windows->forward, windows->model, windows->backend, &options);
+    snprintf(what, sizeof what, "activations and cache of a window of %u tokens", windows->window);
+    int err = memory_check(forward_bytes(&windows->model->config, &options), what, failure);
     if (err < 0)
-        failure_set(failure, err, "no memory: %.1f MiB for activations and cache",
-                    (double)bytes / mib);
-    return err;
+        return err;
+    err = forward_open(&windows->forward, windows->model, windows->backend, &options);
+    return err < 0 ? failure_set(failure, err, "no memory for %s", what) : 0;
 }
 
 static int open_lists(struct perplexity_windows *windows)

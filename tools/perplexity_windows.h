@@ -7,9 +7,9 @@
 
 #include <stdint.h>
 
-#include "daemon/failure.h"
-#include "daemon/forward.h"
-#include "daemon/model.h"
+#include "model/failure.h"
+#include "model/forward.h"
+#include "model/model.h"
 #include "tools/perplexity_score.h"
 
 enum { PERPLEXITY_WINDOW_MIN = 4, PERPLEXITY_NO_BOS = -1 };

@@ -15,11 +15,12 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "daemon/model.h"
-#include "daemon/reader_plan.h"
-#include "daemon/weights.h"
+#include "model/model.h"
+#include "model/reader_plan.h"
+#include "model/weights.h"
 #include "tests/support/gguf_files.h"
 #include "tests/support/model_files.h"
+#include "tests/support/model_stand.h"
 #include "tests/support/packed_tensors.h"
 
 enum fault_kind {
@@ -267,9 +268,8 @@ int __wrap_reader_settle(struct reader_block *block, int64_t result, struct read
 }
 
 struct fixture {
-    char folder[4096];
+    struct model_stand stand;
     char path[4200]; /* of the model: the folder, or a file in it */
-    struct backend *backend;
     void (*check)(const struct model *model);
     unsigned small_files;     /* each ends with an empty read that is no failure */
     unsigned allocations_min; /* points of each kind, at least */
@@ -316,24 +316,21 @@ static void write_text(const char *folder, const char *name, const char *text)
 static int set_up(void **state)
 {
     static struct fixture fixture;
-    const char *why;
-    test_folder(fixture.folder);
-    test_write_model(fixture.folder, &(struct test_model){.architecture = "LlamaForCausalLM",
-                                                          .type = "F16",
-                                                          .layers = 1,
-                                                          .shards = 2,
-                                                          .remainder = 0});
-    write_text(fixture.folder, "generation_config.json", "{\"eos_token_id\": 9}");
-    write_text(fixture.folder, "tokenizer.model", "YQ== 0\nYg== 1\n");
-    write_text(fixture.folder, "tokenizer_config.json", "{\"added_tokens_decoder\": {\"99\": {}}}");
-    snprintf(fixture.path, sizeof fixture.path, "%s", fixture.folder);
+    model_stand_open(&fixture.stand, 1);
+    test_write_model(fixture.stand.folder, &(struct test_model){.architecture = "LlamaForCausalLM",
+                                                                .type = "F16",
+                                                                .layers = 1,
+                                                                .shards = 2,
+                                                                .remainder = 0});
+    write_text(fixture.stand.folder, "generation_config.json", "{\"eos_token_id\": 9}");
+    write_text(fixture.stand.folder, "tokenizer.model", "YQ== 0\nYg== 1\n");
+    write_text(fixture.stand.folder, "tokenizer_config.json",
+               "{\"added_tokens_decoder\": {\"99\": {}}}");
+    snprintf(fixture.path, sizeof fixture.path, "%s", fixture.stand.folder);
     fixture.check = check_model;
     fixture.small_files = 5;
     fixture.allocations_min = 100;
     fixture.reads_min = 10;
-    assert_int_equal(backend_open(&fixture.backend,
-                                  &(struct backend_options){.device = "cpu", .threads = 1}, &why),
-                     0);
     *state = &fixture;
     return 0;
 }
@@ -344,8 +341,7 @@ static int set_up_gguf(void **state)
     static const float factors[TEST_MODEL_HEAD_DIM / 2] = {1, 1, 2, 2, 4, 4, 8, 8};
     static struct fixture fixture = {
         .check = check_gguf, .small_files = 0, .allocations_min = 15, .reads_min = 3};
-    const char *why;
-    test_folder(fixture.folder);
+    model_stand_open(&fixture.stand, 1);
     for (uint32_t i = 0; i < 2; i++) {
         struct test_gguf file;
         char name[32];
@@ -361,13 +357,10 @@ static int set_up_gguf(void **state)
                                 factors, sizeof factors);
         }
         snprintf(name, sizeof name, "m-%05u-of-00002.gguf", i + 1);
-        test_gguf_write(&file, fixture.folder, name);
+        test_gguf_write(&file, fixture.stand.folder, name);
         test_gguf_fini(&file);
     }
-    snprintf(fixture.path, sizeof fixture.path, "%s/m-00001-of-00002.gguf", fixture.folder);
-    assert_int_equal(backend_open(&fixture.backend,
-                                  &(struct backend_options){.device = "cpu", .threads = 1}, &why),
-                     0);
+    snprintf(fixture.path, sizeof fixture.path, "%s/m-00001-of-00002.gguf", fixture.stand.folder);
     *state = &fixture;
     return 0;
 }
@@ -390,18 +383,14 @@ static int set_up_packed(void **state)
 {
     static struct fixture fixture = {
         .check = check_packed, .small_files = 0, .allocations_min = 20, .reads_min = 4};
-    const char *why;
     struct test_gguf file;
-    test_folder(fixture.folder);
+    model_stand_open(&fixture.stand, 2);
     test_gguf_init(&file);
     test_gguf_model_values(&file, "glm4");
     test_gguf_model_tensors(&file, "glm4", GGUF_Q5_0, 1);
-    test_gguf_write(&file, fixture.folder, "m.gguf");
+    test_gguf_write(&file, fixture.stand.folder, "m.gguf");
     test_gguf_fini(&file);
-    snprintf(fixture.path, sizeof fixture.path, "%s/m.gguf", fixture.folder);
-    assert_int_equal(backend_open(&fixture.backend,
-                                  &(struct backend_options){.device = "cpu", .threads = 2}, &why),
-                     0);
+    snprintf(fixture.path, sizeof fixture.path, "%s/m.gguf", fixture.stand.folder);
     *state = &fixture;
     return 0;
 }
@@ -409,8 +398,7 @@ static int set_up_packed(void **state)
 static int tear_down(void **state)
 {
     struct fixture *fixture = *state;
-    backend_close(fixture->backend);
-    test_remove_folder(fixture->folder);
+    model_stand_close(&fixture->stand);
     return 0;
 }
 
@@ -427,7 +415,7 @@ static int open_once(const struct fixture *fixture, unsigned victim, bool direct
     atomic_store(&faults.live_allocations, 0);
     atomic_store(&faults.disk_error, false);
     atomic_store(&faults.armed, true);
-    int err = model_open(&model, "tiny", fixture->path, fixture->backend,
+    int err = model_open(&model, "tiny", fixture->path, fixture->stand.backend,
                          &(struct model_options){.direct_io = direct_io}, &failure);
     if (err == 0) {
         atomic_store(&faults.disk_error, false);
@@ -438,7 +426,7 @@ static int open_once(const struct fixture *fixture, unsigned victim, bool direct
         if (err > 0 || model || strlen(failure.text) < 10)
             fail_msg("point %u: %d, \"%s\"", victim, err, failure.text);
     }
-    model_close(model, fixture->backend);
+    model_close(model, fixture->stand.backend);
     atomic_store(&faults.armed, false);
     assert_int_equal(test_open_descriptors(), descriptors);
     if (atomic_load(&faults.live_allocations) != 0)

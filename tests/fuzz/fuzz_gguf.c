@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/gguf_config.h"
+#include "model/gguf_config.h"
 #include "tests/fuzz/fuzz.h"
 
 static void check_values(const struct gguf *table, const uint8_t *data)

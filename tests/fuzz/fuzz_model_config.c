@@ -3,8 +3,8 @@
 #include <math.h>
 #include <stdint.h>
 
-#include "daemon/model_config.h"
-#include "daemon/model_rope.h"
+#include "model/model_config.h"
+#include "model/model_rope.h"
 #include "tests/fuzz/fuzz.h"
 
 static void check_config(const struct model_config *config)

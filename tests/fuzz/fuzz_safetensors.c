@@ -3,7 +3,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "daemon/safetensors.h"
+#include "model/safetensors.h"
 #include "tests/fuzz/fuzz.h"
 
 static void check_table(const struct safetensors *table, uint64_t body_offset, uint64_t file_bytes)

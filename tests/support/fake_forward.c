@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/forward.h"
+#include "model/forward.h"
 
 static const struct backend_ops no_ops = {.host_memory = false};
 struct backend fake_backend = {.ops = &no_ops};

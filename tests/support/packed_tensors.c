@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "daemon/gguf_blocks.h"
-#include "daemon/gguf_pack.h"
+#include "model/gguf_blocks.h"
+#include "model/gguf_pack.h"
 #include "tests/support/model_files.h"
 #include "tests/support/test.h"
 

@@ -391,6 +391,16 @@ static void help_and_version_need_no_valid_rest(void **state)
     assert_string_equal(config_version(), "0.1.0");
 }
 
+static void the_help_of_a_choice_names_its_words(void **state)
+{
+    for (size_t i = 0; i < config_key_count; i++) {
+        const struct config_key *key = &config_keys[i];
+        for (int word = 0; word < CONFIG_WORDS_MAX && key->words[word]; word++)
+            if (!strstr(key->help, key->words[word]))
+                fail_msg("%s: its help lacks %s", key->name, key->words[word]);
+    }
+}
+
 static void help_names_every_flag(void **state)
 {
     char flag[64], path[4200];
@@ -447,6 +457,7 @@ int main(void)
         TEST(relative_model_folders_become_absolute),
         TEST(help_and_version_need_no_valid_rest),
         TEST(help_names_every_flag),
+        TEST(the_help_of_a_choice_names_its_words),
         TEST(what_is_written_reads_back_as_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,7 +5,7 @@
 
 #include "daemon/config.h"
 #include "daemon/engine.h"
-#include "daemon/memory.h"
+#include "model/memory.h"
 #include "tests/support/test.h"
 
 static uint64_t available_bytes;

@@ -1,7 +1,7 @@
 /* Shapes by name, and what a step reads and multiplies, against figures made by hand. */
 #include <string.h>
 
-#include "daemon/model_synthetic.h"
+#include "model/model_synthetic.h"
 #include "tests/support/test.h"
 #include "tools/bench_shape.h"
 

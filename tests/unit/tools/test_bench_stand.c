@@ -73,8 +73,8 @@ static void every_position_is_filled_in_every_layer(void **state)
 
 static void a_backend_tells_its_instructions(void **state)
 {
-    static const char *const isas[] = {"plain", "avx2", "avx512", "avx512vnni", "amx"};
-    for (int i = 0; i < 5; i++) {
+    static const char *const isas[] = {BACKEND_CPU_VARIANTS};
+    for (size_t i = 0; i < sizeof isas / sizeof isas[0]; i++) {
         struct backend *backend;
         const char *why, *isa;
         struct backend_options options = {.device = "cpu", .threads = 1, .variant = isas[i]};

@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "daemon/forward.h"
+#include "model/forward.h"
 #include "tests/support/gguf_files.h"
 #include "tests/support/test.h"
 #include "tools/cli.h"
@@ -436,10 +436,13 @@ static void options_that_make_no_sense_are_named(void **state)
     FAILS(2, "--chunks 0: ", "", "--model", STORY, "--chunks", "0");
     FAILS(2, "--threads 0: ", "", "--model", STORY, "--threads", "0");
     FAILS(2, "--threads 1025: ", "", "--model", STORY, "--threads", "1025");
-    FAILS(2, "--isa sse: must be auto, plain", "", "--model", STORY, "--isa", "sse");
-    FAILS(2, "--cache-type f64: must be", "", "--model", STORY, "--cache-type", "f64");
-    FAILS(2, "--quant q5: must be none, q8", "", "--model", STORY, "--quant", "q5");
-    FAILS(2, "--quant-head q4: must be q8", "", "--model", STORY, "--quant-head", "q4");
+    FAILS(2, "--isa sse: must be auto, plain, avx2, avx512, avx512vnni or amx\n", "", "--model",
+          STORY, "--isa", "sse");
+    FAILS(2, "--cache-type f64: must be f16 or f32\n", "", "--model", STORY, "--cache-type", "f64");
+    FAILS(2, "--quant q5: must be none, q8, q8_min, q4 or q4_min\n", "", "--model", STORY,
+          "--quant", "q5");
+    FAILS(2, "--quant-head q4: must be q8, keep or quant\n", "", "--model", STORY, "--quant-head",
+          "q4");
     FAILS(2, "--quant-embedding needs a value", "", "--model", STORY, "--quant-embedding");
     FAILS(2, "--bos <s>: ", "", "--model", STORY, "--bos", "<s>");
 }
@@ -477,9 +480,13 @@ static void what_cannot_be_measured_is_named(void **state)
 
 static void help_goes_to_standard_output(void **state)
 {
+    static const char *const words[] = {MODEL_QUANT_WORDS, MODEL_WIDE_WORDS, BACKEND_CPU_VARIANTS};
     char *output = NULL;
     assert_int_equal(RUN("", &output, "--help"), 0);
     assert_non_null(strstr(output, "--chunks N"));
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (!strstr(output, words[i]))
+            fail_msg("--help lacks %s", words[i]);
     free(output);
 }
 
