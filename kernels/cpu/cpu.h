@@ -22,6 +22,7 @@ enum {
     CPU_HEADS_AT_ONCE = 16,    /* query heads of a group that share what is read from the cache */
     CPU_QUERIES_AT_ONCE = 96,  /* of several rows of a prompt: the same */
     CPU_QUERY_FLOATS = CPU_HEADS_AT_ONCE * CPU_HEAD_DIM_MAX,
+    CPU_SPLITS_AT_ONCE = 4,   /* of a chunk: each but the first is asked for in time */
     CPU_KEY_LANES = 16,       /* positions whose keys lie dimension by dimension */
     CPU_OWN_INPUTS = 1 << 15, /* floats that a thread prepares for itself */
     CPU_OWN_QUANTISED = CPU_OWN_INPUTS / 32 * 48 + 4096,
@@ -46,8 +47,8 @@ struct cpu_attention {
     float values[CPU_TILE_POSITIONS * CPU_HEAD_DIM_MAX];
     struct cpu_running running[CPU_QUERIES_AT_ONCE];
     struct cpu_running split_running[CPU_QUERIES_AT_ONCE];
-    uint32_t counts[CPU_QUERIES_AT_ONCE]; /* positions of the split that a query sees; ascending */
-    uint32_t blocks[CPU_SPLIT_POSITIONS]; /* of the split's positions, at most one each */
+    uint32_t counts[CPU_QUERIES_AT_ONCE]; /* positions that a query sees; ascending */
+    uint32_t blocks[CPU_SPLITS_AT_ONCE * CPU_SPLIT_POSITIONS]; /* at most one a position */
 };
 
 /* One thread's working memory for a chunk of which others do the same (pool.h). */

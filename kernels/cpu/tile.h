@@ -13,7 +13,8 @@ enum { TILE_GROUPS = CPU_TILE_POSITIONS / CPU_KEY_LANES };
 
 static_assert(CPU_KEY_LANES % VECTOR_LANES == 0, "a group is whole vectors");
 
-struct split {
+/* Positions of one sequence, from the beginning of a split on, and the queries that meet them. */
+struct stretch {
     const struct kv_cache *cache;
     uint32_t layer, kv_head;
     uint32_t first, count; /* positions */
@@ -26,7 +27,7 @@ struct tile {
     const char *keys[TILE_GROUPS];   /* [head_dim, 16] */
     const char *values[TILE_GROUPS]; /* [16, value_bytes] */
     size_t value_bytes;
-    uint32_t first, count; /* positions of the split */
+    uint32_t first, count; /* positions of the stretch */
 };
 
 SPECIALISED size_t padded(size_t dims)
@@ -35,39 +36,40 @@ SPECIALISED size_t padded(size_t dims)
 }
 
 /* Whether vectors can be read from the cache. */
-static bool is_direct(const struct split *split)
+static bool is_direct(const struct stretch *stretch)
 {
-    return split->cache->key_lanes == CPU_KEY_LANES &&
-           split->cache->options.head_dim % VECTOR_LANES == 0;
+    return stretch->cache->key_lanes == CPU_KEY_LANES &&
+           stretch->cache->options.head_dim % VECTOR_LANES == 0;
 }
 
-/* The place of a position of the split. */
+/* The place of a position of the stretch. */
 struct place_of {
     const char *keys, *values; /* its head's in its block */
     uint32_t token;
 };
 
-static struct place_of find_place(const struct split *split, uint32_t index, const uint32_t *blocks)
+static struct place_of find_place(const struct stretch *stretch, uint32_t index,
+                                  const uint32_t *blocks)
 {
-    const struct kv_cache *cache = split->cache;
-    uint32_t position = split->first + index, tokens = cache->options.block_tokens;
-    uint32_t block = blocks[position / tokens - split->first / tokens];
-    const char *keys = cpu_cache_head(cache, split->layer, block, 0, split->kv_head);
+    const struct kv_cache *cache = stretch->cache;
+    uint32_t position = stretch->first + index, tokens = cache->options.block_tokens;
+    uint32_t block = blocks[position / tokens - stretch->first / tokens];
+    const char *keys = cpu_cache_head(cache, stretch->layer, block, 0, stretch->kv_head);
     return (struct place_of){keys, keys + cache->half_bytes, position % tokens};
 }
 
 /* A tile as it lies in the cache. */
-static struct tile find_tile(const struct split *split, uint32_t first, const uint32_t *blocks)
+static struct tile find_tile(const struct stretch *stretch, uint32_t first, const uint32_t *blocks)
 {
-    uint32_t left = split->count - first;
+    uint32_t left = stretch->count - first;
     struct tile tile = {.first = first,
                         .count = left < CPU_TILE_POSITIONS ? left : CPU_TILE_POSITIONS,
-                        .value_bytes = split->cache->row_bytes};
+                        .value_bytes = stretch->cache->row_bytes};
     for (uint32_t g = 0; g < TILE_GROUPS; g++) {
         uint32_t index = g * CPU_KEY_LANES < tile.count ? g * CPU_KEY_LANES : 0;
-        struct place_of place = find_place(split, first + index, blocks);
-        tile.keys[g] = place.keys + cpu_key_offset(split->cache, place.token);
-        tile.values[g] = place.values + place.token * split->cache->row_bytes;
+        struct place_of place = find_place(stretch, first + index, blocks);
+        tile.keys[g] = place.keys + cpu_key_offset(stretch->cache, place.token);
+        tile.values[g] = place.values + place.token * stretch->cache->row_bytes;
     }
     return tile;
 }
@@ -99,15 +101,15 @@ SPECIALISED void convert_values(enum tensor_type type, const char *from, size_t 
 }
 
 /* A tile as f32 in `own`. */
-SPECIALISED struct tile copy_tile(enum tensor_type type, const struct split *split, uint32_t first,
-                                  struct cpu_attention *own)
+SPECIALISED struct tile copy_tile(enum tensor_type type, const struct stretch *stretch,
+                                  uint32_t first, struct cpu_attention *own)
 {
-    const struct kv_cache *cache = split->cache;
+    const struct kv_cache *cache = stretch->cache;
     size_t dims = cache->options.head_dim, width = padded(dims);
-    struct tile tile = find_tile(split, first, own->blocks);
+    struct tile tile = find_tile(stretch, first, own->blocks);
     bool whole = cache->key_lanes == CPU_KEY_LANES;
     for (uint32_t i = 0; i < tile.count; i++) {
-        struct place_of place = find_place(split, first + i, own->blocks);
+        struct place_of place = find_place(stretch, first + i, own->blocks);
         float *keys = own->keys + i / CPU_KEY_LANES * CPU_KEY_LANES * dims;
         if (!whole)
             gather_keys(type, cache, &place, keys + i % CPU_KEY_LANES);
