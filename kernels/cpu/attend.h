@@ -152,6 +152,8 @@ static void weigh_tile(int queries, struct together *together, struct cpu_runnin
         maxima[q] = find_maximum(together->counts[q], together->scores[q], running[q].maximum);
         corrections[q] = running[q].maximum - maxima[q];
     }
+    for (int q = queries; q < CORRECTIONS; q++)
+        corrections[q] = 0;
     for (int q = 0; q < queries; q += VECTOR_LANES)
         store_f32(corrections + q, vector_exp(load_f32(corrections + q)));
     for (int q = 0; q < queries; q++) {
@@ -234,10 +236,11 @@ SPECIALISED void attend_some(enum tensor_type type, uint32_t first, uint32_t que
                              const struct ahead *ahead, struct cpu_attention *own)
 {
     size_t dims = split->stretch->cache->options.head_dim, width = padded(dims);
-    struct together together = {.queries = own->queries + first * width,
-                                .sums = split->sums + first * width,
-                                .dims = dims,
-                                .width = width};
+    struct together together; /* (An initialiser would clear the scores, too.) */
+    together.queries = own->queries + first * width;
+    together.sums = split->sums + first * width;
+    together.dims = dims;
+    together.width = width;
     for (uint32_t q = 0; q < queries; q++) {
         uint32_t left = own->counts[first + q] - tile->first;
         together.counts[q] = left < tile->count ? left : tile->count;
