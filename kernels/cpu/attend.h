@@ -1,267 +1,322 @@
 /*
- * The arithmetic of attention: one split of one sequence's positions, for the query heads that
- * share its keys and values.
+ * The arithmetic of attention: one sequence's positions for queries that share their keys and
+ * values, which are the heads of one row, or of several rows of a prompt.
  *
- * A few heads meet a few positions at once, in registers; every score is a sum of its own in the
- * order of vector.h, every sum of values one in ascending positions.
+ * A few queries meet a few vectors at once, in registers. A lane of a score is a position: every
+ * score is one sum in ascending dimensions, every sum of values one in ascending positions, and
+ * neither depends on who else is there.
  */
 #ifndef AGL_KERNELS_CPU_ATTEND_H
 #define AGL_KERNELS_CPU_ATTEND_H
 
 #include <math.h>
 
-#include "kernels/cpu/cpu.h"
-#include "kernels/cpu/vector.h"
+#include "kernels/cpu/tile.h"
 
 enum {
 #if VECTOR_LANES == 16
-    HEADS_TOGETHER = 4, /* 32 registers: 16 of sums, 4 of keys or values */
+    QUERIES_TOGETHER = 6, /* 32 registers: 24 of sums, 4 of keys or values */
+    VECTORS_TOGETHER = 4,
 #else
-    HEADS_TOGETHER = 2, /* 16 registers: 8 of sums, 4 of keys or values */
+    QUERIES_TOGETHER = 6, /* 16 registers: 12 of sums, 2 of keys or values */
+    VECTORS_TOGETHER = 2,
 #endif
-    ROWS_TOGETHER = 4,
+    CORRECTIONS = (QUERIES_TOGETHER + VECTOR_LANES - 1) / VECTOR_LANES * VECTOR_LANES,
     CACHE_LINE = 64,
 };
 
+/* What is read from the cache a little later, in groups of a tile: asked for by and by. */
+struct ahead {
+    const char *values[TILE_GROUPS]; /* the tile's, while scores are made */
+    const char *keys[TILE_GROUPS];   /* of the next tile, while values are added */
+};
+
+/* The groups' lines one after the other and in turns, so that the processor sees streams; n goes up
+ * to the number of dimensions. */
+SPECIALISED void ask(const char *const groups[TILE_GROUPS], size_t n)
+{
+    __builtin_prefetch(groups[n % 2 * 2] + n / 2 * CACHE_LINE);
+    __builtin_prefetch(groups[n % 2 * 2 + 1] + n / 2 * CACHE_LINE);
+}
+
+/* One of the splits of a stretch. */
 struct split {
-    const struct kv_cache *cache;
-    uint32_t layer, kv_head;
-    uint32_t first, count; /* positions */
-    uint32_t heads;
-    float scale;
+    const struct stretch *stretch;
+    uint32_t first; /* position of the stretch */
+    float *sums;    /* [queries, width] */
+    struct cpu_running *running;
 };
 
-/* Where the keys and values of a tile's positions are. */
-struct tile {
-    const char *keys[CPU_TILE_POSITIONS + ROWS_TOGETHER];
-    const char *values[CPU_TILE_POSITIONS + ROWS_TOGETHER];
-    uint32_t count;
+/* Some of the queries, in ascending order of the positions that they see. */
+struct together {
+    const float *queries; /* [.., width] */
+    float *sums;          /* [.., width] */
+    size_t dims, width;
+    float scores[QUERIES_TOGETHER][CPU_TILE_POSITIONS];
+    float corrections[CORRECTIONS];
+    uint32_t counts[QUERIES_TOGETHER]; /* of the tile's positions */
 };
 
-static_assert(CPU_TILE_POSITIONS % VECTOR_LANES == 0, "scores of a tile are whole vectors");
-static_assert(CPU_TILE_POSITIONS % ROWS_TOGETHER == 0, "and whole groups of rows");
+/* Calls an operation with the number of queries as a constant. */
+#define WITH_QUERIES(queries, operation)                           \
+    do {                                                           \
+        static_assert(QUERIES_TOGETHER == 6, "each has its case"); \
+        switch (queries) {                                         \
+        case 1:                                                    \
+            operation(1);                                          \
+            break;                                                 \
+        case 2:                                                    \
+            operation(2);                                          \
+            break;                                                 \
+        case 3:                                                    \
+            operation(3);                                          \
+            break;                                                 \
+        case 4:                                                    \
+            operation(4);                                          \
+            break;                                                 \
+        case 5:                                                    \
+            operation(5);                                          \
+            break;                                                 \
+        default:                                                   \
+            operation(6);                                          \
+            break;                                                 \
+        }                                                          \
+    } while (0)
 
-static void find_tile(const struct split *split, uint32_t first, const uint32_t *blocks,
-                      struct tile *tile)
+/* The scores of VECTORS_TOGETHER vectors of positions from `at` on; asks for what is read next. */
+SPECIALISED void score_vectors(enum tensor_type type, int queries, const struct tile *tile,
+                               uint32_t at, const struct ahead *ahead, float scale,
+                               struct together *together)
 {
-    const struct kv_cache *cache = split->cache;
-    uint32_t tokens = cache->options.block_tokens, left = split->count - first;
-    uint32_t block = (split->first + first) / tokens - split->first / tokens;
-    uint32_t token = (split->first + first) % tokens;
-    tile->count = left < CPU_TILE_POSITIONS ? left : CPU_TILE_POSITIONS;
-    for (uint32_t i = 0; i < tile->count; i++, token++) {
-        if (token == tokens) {
-            token = 0;
-            block++;
-        }
-        tile->keys[i] = cpu_cache_row(cache, split->layer, blocks[block], 0, split->kv_head, token);
-        tile->values[i] = tile->keys[i] + cache->half_bytes;
+    vector_f32 sums[QUERIES_TOGETHER][VECTORS_TOGETHER] = {0};
+    const char *keys[VECTORS_TOGETHER];
+    for (uint32_t v = 0; v < VECTORS_TOGETHER; v++) {
+        uint32_t position = at + v * VECTOR_LANES;
+        keys[v] = tile->keys[position / CPU_KEY_LANES] +
+                  position % CPU_KEY_LANES * tensor_type_bytes(type);
     }
-    /* Groups of rows are filled up with the first: computed, and left out. */
-    for (uint32_t i = tile->count; i < tile->count + ROWS_TOGETHER; i++) {
-        tile->keys[i] = tile->keys[0];
-        tile->values[i] = tile->values[0];
-    }
-}
-
-/* vector_sum() of four vectors. */
-SPECIALISED void four_sums(const vector_f32 v[4], float *ret_sums)
-{
-    typedef float vector_4 __attribute__((vector_size(16)));
-    vector_4 q[4];
-    for (int i = 0; i < 4; i++) {
-#if VECTOR_LANES == 16
-        typedef float vector_8 __attribute__((vector_size(32)));
-        vector_8 half = __builtin_shufflevector(v[i], v[i], 0, 1, 2, 3, 4, 5, 6, 7) +
-                        __builtin_shufflevector(v[i], v[i], 8, 9, 10, 11, 12, 13, 14, 15);
-#else
-        vector_f32 half = v[i];
-#endif
-#if VECTOR_LANES >= 8
-        q[i] = __builtin_shufflevector(half, half, 0, 1, 2, 3) +
-               __builtin_shufflevector(half, half, 4, 5, 6, 7);
-#else
-        q[i] = half;
-#endif
-    }
-    vector_4 low = __builtin_shufflevector(q[0], q[1], 0, 1, 4, 5) +
-                   __builtin_shufflevector(q[0], q[1], 2, 3, 6, 7);
-    vector_4 high = __builtin_shufflevector(q[2], q[3], 0, 1, 4, 5) +
-                    __builtin_shufflevector(q[2], q[3], 2, 3, 6, 7);
-    vector_4 sums = __builtin_shufflevector(low, high, 0, 2, 4, 6) +
-                    __builtin_shufflevector(low, high, 1, 3, 5, 7);
-    memcpy(ret_sums, &sums, sizeof sums);
-}
-
-/* What is left of a row when whole vectors are done. */
-SPECIALISED vector_f32 load_rest(enum tensor_type type, const char *row, size_t dims)
-{
-    return load_tail(type, row, dims - dims % VECTOR_LANES, dims % VECTOR_LANES);
-}
-
-/* scores[h][0..3] of the queries of `heads` heads and four keys. */
-SPECIALISED void score_rows(enum tensor_type type, int heads, const char *const keys[ROWS_TOGETHER],
-                            float (*queries)[CPU_HEAD_DIM_MAX], size_t dims, float scale,
-                            float (*scores)[CPU_TILE_POSITIONS], uint32_t at)
-{
-    vector_f32 sums[HEADS_TOGETHER][ROWS_TOGETHER] = {0};
-    size_t whole = dims - dims % VECTOR_LANES;
-    for (size_t d = 0; d < whole; d += VECTOR_LANES) {
-        vector_f32 k[ROWS_TOGETHER];
-        for (int r = 0; r < ROWS_TOGETHER; r++)
-            k[r] = load_elements(type, keys[r], d);
-        for (int h = 0; h < heads; h++) {
-            vector_f32 query = load_f32(queries[h] + d);
-            for (int r = 0; r < ROWS_TOGETHER; r++)
-                sums[h][r] = multiply_add(query, k[r], sums[h][r]);
+    for (size_t d = 0; d < together->dims; d++) {
+        vector_f32 k[VECTORS_TOGETHER];
+        for (int v = 0; v < VECTORS_TOGETHER; v++)
+            k[v] = load_elements(type, keys[v], d * CPU_KEY_LANES);
+        if (ahead)
+            ask(ahead->values, d);
+        for (int q = 0; q < queries; q++) {
+            vector_f32 query = vector_all(together->queries[(size_t)q * together->width + d]);
+            for (int v = 0; v < VECTORS_TOGETHER; v++)
+                sums[q][v] = multiply_add(query, k[v], sums[q][v]);
         }
     }
-    for (int h = 0; whole < dims && h < heads; h++)
-        for (int r = 0; r < ROWS_TOGETHER; r++)
-            sums[h][r] = multiply_add(load_f32(queries[h] + whole), load_rest(type, keys[r], dims),
-                                      sums[h][r]);
-    for (int h = 0; h < heads; h++) {
-        float four[4];
-        four_sums(sums[h], four);
-        for (int r = 0; r < ROWS_TOGETHER; r++)
-            scores[h][at + (uint32_t)r] = four[r] * scale;
-    }
+    for (int q = 0; q < queries; q++)
+        for (uint32_t v = 0; v < VECTORS_TOGETHER; v++)
+            store_f32(together->scores[q] + at + (size_t)v * VECTOR_LANES, sums[q][v] * scale);
 }
 
-/* Asks for a row that is read a little later. */
-SPECIALISED void prefetch_row(const char *row, size_t bytes)
+SPECIALISED void score_tile(enum tensor_type type, int queries, const struct tile *tile,
+                            const struct ahead *ahead, float scale, struct together *together)
 {
-    for (size_t i = 0; i < bytes; i += CACHE_LINE)
-        __builtin_prefetch(row + i);
+    for (uint32_t at = 0; at < tile->count; at += VECTORS_TOGETHER * VECTOR_LANES)
+        score_vectors(type, queries, tile, at, ahead, scale, together);
 }
 
-/* The scores of all heads; meanwhile the tile's values come in, and the keys of the next. */
-SPECIALISED void score_tile(enum tensor_type type, const struct split *split,
-                            const struct tile *tile, const struct tile *next,
-                            struct cpu_attention *own)
+/* Turns one query's scores, of which `count` are seen, into weights below a maximum. Returns their
+ * sum. */
+static float weigh(uint32_t count, float *scores, float maximum)
 {
-    size_t dims = split->cache->options.head_dim, bytes = split->cache->row_bytes;
-    for (uint32_t i = 0; i < tile->count; i += ROWS_TOGETHER) {
-        for (uint32_t r = i; r < i + ROWS_TOGETHER; r++) {
-            prefetch_row(tile->values[r], bytes);
-            if (r < next->count)
-                prefetch_row(next->keys[r], bytes);
-        }
-        uint32_t h = 0;
-        for (; h + HEADS_TOGETHER <= split->heads; h += HEADS_TOGETHER)
-            score_rows(type, HEADS_TOGETHER, tile->keys + i, own->queries + h, dims, split->scale,
-                       own->scores + h, i);
-        for (; h < split->heads; h++)
-            score_rows(type, 1, tile->keys + i, own->queries + h, dims, split->scale,
-                       own->scores + h, i);
-    }
-}
-
-/* Turns one head's scores into weights. Returns what the sums so far are to be multiplied by. */
-static float weigh_tile(uint32_t count, float *scores, struct cpu_running *running)
-{
-    for (uint32_t i = count; i < CPU_TILE_POSITIONS; i++)
-        scores[i] = -INFINITY;
-    float maximum = running->maximum;
-    for (uint32_t i = 0; i < CPU_TILE_POSITIONS; i++)
-        maximum = scores[i] > maximum ? scores[i] : maximum;
+    vector_f32 sum = {0};
     for (uint32_t i = 0; i < CPU_TILE_POSITIONS; i += VECTOR_LANES)
         store_f32(scores + i, vector_exp(load_f32(scores + i) - maximum));
     for (uint32_t i = count; i < CPU_TILE_POSITIONS; i++)
         scores[i] = 0;
-    vector_f32 sum = {0};
     for (uint32_t i = 0; i < CPU_TILE_POSITIONS; i += VECTOR_LANES)
         sum += load_f32(scores + i);
-    float correction = vector_exp(vector_all(running->maximum - maximum))[0];
-    running->sum = running->sum * correction + vector_sum(sum);
-    running->maximum = maximum;
-    return correction;
+    return vector_sum(sum);
 }
 
-/* sums[h] = sums[h] * correction[h] + weights * values, for `vectors` vectors from d on. */
-SPECIALISED void add_values(enum tensor_type type, int heads, int vectors, const struct tile *tile,
-                            size_t d, float (*scores)[CPU_TILE_POSITIONS], const float *corrections,
-                            float (*sums)[CPU_HEAD_DIM_MAX])
+/* The largest of one query's scores and of those before; what it does not see counts as none. */
+static float find_maximum(uint32_t count, float *scores, float before)
 {
-    vector_f32 total[HEADS_TOGETHER][ROWS_TOGETHER];
-    for (int h = 0; h < heads; h++)
+    for (uint32_t i = count; i < CPU_TILE_POSITIONS; i++)
+        scores[i] = -INFINITY;
+    vector_f32 largest = vector_all(before);
+    for (uint32_t i = 0; i < CPU_TILE_POSITIONS; i += VECTOR_LANES)
+        largest = vector_max(load_f32(scores + i), largest);
+    return vector_largest(largest);
+}
+
+/* Scores become weights; what was summed up before is to be corrected. */
+static void weigh_tile(int queries, struct together *together, struct cpu_running *running)
+{
+    float *corrections = together->corrections, maxima[QUERIES_TOGETHER];
+    for (int q = 0; q < queries; q++) {
+        maxima[q] = find_maximum(together->counts[q], together->scores[q], running[q].maximum);
+        corrections[q] = running[q].maximum - maxima[q];
+    }
+    for (int q = queries; q < CORRECTIONS; q++)
+        corrections[q] = 0;
+    for (int q = 0; q < queries; q += VECTOR_LANES)
+        store_f32(corrections + q, vector_exp(load_f32(corrections + q)));
+    for (int q = 0; q < queries; q++) {
+        float sum = weigh(together->counts[q], together->scores[q], maxima[q]);
+        running[q] = (struct cpu_running){maxima[q], running[q].sum * corrections[q] + sum};
+    }
+}
+
+/* sums = sums * correction + weights * values of the positions [from, to), for `vectors` vectors
+ * from d on. */
+SPECIALISED void add_vectors(enum tensor_type type, int queries, int vectors,
+                             const struct tile *tile, size_t d, uint32_t from, uint32_t to,
+                             const struct ahead *ahead, float (*weights)[CPU_TILE_POSITIONS],
+                             const float *corrections, float *sums, size_t width)
+{
+    vector_f32 total[QUERIES_TOGETHER][VECTORS_TOGETHER];
+    for (int q = 0; q < queries; q++)
         for (int v = 0; v < vectors; v++)
-            total[h][v] = load_f32(sums[h] + d + (size_t)v * VECTOR_LANES) * corrections[h];
-    for (uint32_t i = 0; i < tile->count; i++) {
-        vector_f32 values[ROWS_TOGETHER];
+            total[q][v] =
+                load_f32(sums + (size_t)q * width + d + (size_t)v * VECTOR_LANES) * corrections[q];
+    for (uint32_t i = from; i < to; i++) {
+        const char *row = tile->values[i / CPU_KEY_LANES] + i % CPU_KEY_LANES * tile->value_bytes;
+        vector_f32 values[VECTORS_TOGETHER];
+        if (ahead && d % CPU_TILE_POSITIONS == 0)
+            ask(ahead->keys, d + i);
         for (int v = 0; v < vectors; v++)
-            values[v] = load_elements(type, tile->values[i], d + (size_t)v * VECTOR_LANES);
-        for (int h = 0; h < heads; h++) {
-            vector_f32 weight = vector_all(scores[h][i]);
+            values[v] = load_elements(type, row, d + (size_t)v * VECTOR_LANES);
+        for (int q = 0; q < queries; q++) {
+            vector_f32 weight = vector_all(weights[q][i]);
             for (int v = 0; v < vectors; v++)
-                total[h][v] = multiply_add(weight, values[v], total[h][v]);
+                total[q][v] = multiply_add(weight, values[v], total[q][v]);
         }
     }
-    for (int h = 0; h < heads; h++)
+    for (int q = 0; q < queries; q++)
         for (int v = 0; v < vectors; v++)
-            store_f32(sums[h] + d + (size_t)v * VECTOR_LANES, total[h][v]);
+            store_f32(sums + (size_t)q * width + d + (size_t)v * VECTOR_LANES, total[q][v]);
 }
 
-SPECIALISED void add_rest(enum tensor_type type, const struct tile *tile, size_t dims,
-                          const float *scores, float correction, float *sums)
+SPECIALISED void add_positions(enum tensor_type type, int queries, const struct tile *tile,
+                               uint32_t from, uint32_t to, const struct ahead *ahead,
+                               float (*weights)[CPU_TILE_POSITIONS], const float *corrections,
+                               float *sums, size_t width)
 {
-    size_t whole = dims - dims % VECTOR_LANES;
-    vector_f32 total = load_f32(sums + whole) * correction;
-    for (uint32_t i = 0; i < tile->count; i++)
-        total = multiply_add(vector_all(scores[i]), load_rest(type, tile->values[i], dims), total);
-    store_f32(sums + whole, total);
-}
-
-SPECIALISED void add_heads(enum tensor_type type, int heads, const struct tile *tile, size_t dims,
-                           float (*scores)[CPU_TILE_POSITIONS], const float *corrections,
-                           float (*sums)[CPU_HEAD_DIM_MAX])
-{
-    enum { STEP = ROWS_TOGETHER * VECTOR_LANES };
+    enum { STEP = VECTORS_TOGETHER * VECTOR_LANES };
     size_t d = 0;
-    for (; d + STEP <= dims; d += STEP)
-        add_values(type, heads, ROWS_TOGETHER, tile, d, scores, corrections, sums);
-    for (; d + VECTOR_LANES <= dims; d += VECTOR_LANES)
-        add_values(type, heads, 1, tile, d, scores, corrections, sums);
-    for (int h = 0; d < dims && h < heads; h++)
-        add_rest(type, tile, dims, scores[h], corrections[h], sums[h]);
+    for (; d + STEP <= width; d += STEP)
+        add_vectors(type, queries, VECTORS_TOGETHER, tile, d, from, to, ahead, weights, corrections,
+                    sums, width);
+    for (; d < width; d += VECTOR_LANES)
+        add_vectors(type, queries, 1, tile, d, from, to, ahead, weights, corrections, sums, width);
 }
 
-SPECIALISED void add_tile(enum tensor_type type, const struct split *split, const struct tile *tile,
-                          struct cpu_attention *own)
+/* What all queries see together, then what the later ones see in addition. */
+SPECIALISED void add_tile(enum tensor_type type, int queries, const struct tile *tile,
+                          const struct ahead *ahead, struct together *together)
 {
-    float corrections[CPU_HEADS_AT_ONCE];
-    size_t dims = split->cache->options.head_dim;
-    for (uint32_t h = 0; h < split->heads; h++)
-        corrections[h] = weigh_tile(tile->count, own->scores[h], &own->split_running[h]);
-    uint32_t h = 0;
-    for (; h + HEADS_TOGETHER <= split->heads; h += HEADS_TOGETHER)
-        add_heads(type, HEADS_TOGETHER, tile, dims, own->scores + h, corrections + h,
-                  own->split_sums + h);
-    for (; h < split->heads; h++)
-        add_heads(type, 1, tile, dims, own->scores + h, corrections + h, own->split_sums + h);
+    const float none = 1;
+    uint32_t all = together->counts[0];
+    add_positions(type, queries, tile, 0, all, ahead, together->scores, together->corrections,
+                  together->sums, together->width);
+    for (int q = 1; q < queries; q++)
+        if (together->counts[q] > all)
+            add_positions(type, 1, tile, all, together->counts[q], NULL, together->scores + q,
+                          &none, together->sums + (size_t)q * together->width, together->width);
 }
 
-/* own->split_running and split_sums, from the queries and blocks in `own`. */
-SPECIALISED void sum_split(enum tensor_type type, const struct split *split,
-                           struct cpu_attention *own)
+/* One tile and a few queries. */
+SPECIALISED void attend_tile(enum tensor_type type, int queries, const struct tile *tile,
+                             const struct ahead *ahead, float scale, struct cpu_running *running,
+                             struct together *together)
 {
-    size_t dims = split->cache->options.head_dim;
-    size_t width = (dims + VECTOR_LANES - 1) / VECTOR_LANES * VECTOR_LANES;
-    for (uint32_t h = 0; h < split->heads; h++) {
-        memset(own->split_sums[h], 0, width * sizeof(float));
-        own->split_running[h] = (struct cpu_running){.maximum = -INFINITY};
+    score_tile(type, queries, tile, ahead, scale, together);
+    weigh_tile(queries, together, running);
+    add_tile(type, queries, tile, ahead, together);
+}
+
+/* The queries [first, first + queries). */
+SPECIALISED void attend_some(enum tensor_type type, uint32_t first, uint32_t queries,
+                             const struct split *split, const struct tile *tile,
+                             const struct ahead *ahead, struct cpu_attention *own)
+{
+    size_t dims = split->stretch->cache->options.head_dim, width = padded(dims);
+    struct together together; /* (An initialiser would clear the scores, too.) */
+    together.queries = own->queries + first * width;
+    together.sums = split->sums + first * width;
+    together.dims = dims;
+    together.width = width;
+    for (uint32_t q = 0; q < queries; q++) {
+        uint32_t left = own->counts[first + q] - tile->first;
+        together.counts[q] = left < tile->count ? left : tile->count;
     }
-    struct tile tiles[2];
-    find_tile(split, 0, own->blocks, &tiles[0]);
-    for (uint32_t first = 0, turn = 0; first < split->count;
-         first += CPU_TILE_POSITIONS, turn ^= 1) {
-        struct tile *next = &tiles[turn ^ 1];
-        next->count = 0;
-        if (first + CPU_TILE_POSITIONS < split->count)
-            find_tile(split, first + CPU_TILE_POSITIONS, own->blocks, next);
-        score_tile(type, split, &tiles[turn], next, own);
-        add_tile(type, split, &tiles[turn], own);
+#define ATTEND(n) \
+    attend_tile(type, n, tile, ahead, split->stretch->scale, split->running + first, &together)
+    WITH_QUERIES(queries, ATTEND);
+#undef ATTEND
+}
+
+/* All queries that see some of the tile, in about equal parts. */
+SPECIALISED void attend_all(enum tensor_type type, const struct split *split,
+                            const struct tile *tile, const struct ahead *ahead,
+                            struct cpu_attention *own)
+{
+    uint32_t first = 0;
+    while (own->counts[first] <= tile->first)
+        first++;
+    while (first < split->stretch->queries) {
+        uint32_t left = split->stretch->queries - first;
+        uint32_t parts = (left + QUERIES_TOGETHER - 1) / QUERIES_TOGETHER;
+        uint32_t queries = (left + parts - 1) / parts;
+        attend_some(type, first, queries, split, tile, ahead, own);
+        first += queries;
     }
+}
+
+/* Whether a stretch's tiles are converted once, for many queries, or as they are read. */
+static bool copies_tiles(const struct stretch *stretch)
+{
+    return !is_direct(stretch) ||
+           (stretch->cache->options.type == TENSOR_F16 && stretch->queries > QUERIES_TOGETHER);
+}
+
+static void attend_copy(const struct split *split, uint32_t first, struct cpu_attention *own)
+{
+    struct tile tile;
+    if (split->stretch->cache->options.type == TENSOR_F16)
+        tile = copy_tile(TENSOR_F16, split->stretch, first, own);
+    else
+        tile = copy_tile(TENSOR_F32, split->stretch, first, own);
+    attend_all(TENSOR_F32, split, &tile, NULL, own);
+}
+
+static void attend_direct(const struct split *split, uint32_t first, struct cpu_attention *own)
+{
+    const struct stretch *stretch = split->stretch;
+    uint32_t after = first + CPU_TILE_POSITIONS;
+    struct tile tile = find_tile(stretch, first, own->blocks), next = tile;
+    if (after < stretch->count)
+        next = find_tile(stretch, after, own->blocks);
+    struct ahead ahead;
+    memcpy(ahead.values, tile.values, sizeof ahead.values);
+    memcpy(ahead.keys, next.keys, sizeof ahead.keys);
+    if (stretch->cache->options.type == TENSOR_F16)
+        attend_all(TENSOR_F16, split, &tile, &ahead, own);
+    else
+        attend_all(TENSOR_F32, split, &tile, NULL, own);
+}
+
+/* The split's sums, from the queries, counts and blocks in `own`. */
+static void sum_split(const struct split *split, struct cpu_attention *own)
+{
+    const struct stretch *stretch = split->stretch;
+    size_t width = padded(stretch->cache->options.head_dim);
+    uint32_t end = split->first + CPU_SPLIT_POSITIONS;
+    end = end < stretch->count ? end : stretch->count;
+    memset(split->sums, 0, stretch->queries * width * sizeof *split->sums);
+    for (uint32_t q = 0; q < stretch->queries; q++)
+        split->running[q] = (struct cpu_running){.maximum = -INFINITY};
+    bool copies = copies_tiles(stretch);
+    for (uint32_t first = split->first; first < end; first += CPU_TILE_POSITIONS)
+        if (copies)
+            attend_copy(split, first, own);
+        else
+            attend_direct(split, first, own);
 }
 
 #endif

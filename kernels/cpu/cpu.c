@@ -163,6 +163,8 @@ int cpu_cache_open(struct backend *backend, const struct kv_cache_options *optio
     cache->memory = memory;
     cache->bytes = bytes;
     cache->row_bytes = (uint64_t)options->head_dim * tensor_type_bytes(options->type);
+    cache->key_lanes =
+        options->block_tokens % CPU_KEY_LANES ? options->block_tokens : CPU_KEY_LANES;
     cache->head_bytes = cache->row_bytes * options->block_tokens;
     cache->half_bytes = cache->head_bytes * options->kv_heads;
     cache->block_bytes = cache->half_bytes * 2;

@@ -21,7 +21,11 @@ enum {
     CPU_TILE_POSITIONS = 64, /* of attention: positions 0..63, 64..127, ... are handled together */
     CPU_SPLIT_POSITIONS = 512, /* and 0..511, ... summed up for themselves; whole tiles */
     CPU_HEADS_AT_ONCE = 16,    /* query heads of a group that share what is read from the cache */
-    CPU_OWN_INPUTS = 1 << 15,  /* floats that a thread prepares for itself */
+    CPU_QUERIES_AT_ONCE = 96,  /* of several rows of a prompt: the same */
+    CPU_QUERY_FLOATS = CPU_HEADS_AT_ONCE * CPU_HEAD_DIM_MAX,
+    CPU_SPLITS_AT_ONCE = 4,   /* of a chunk: each but the first is asked for in time */
+    CPU_KEY_LANES = 16,       /* positions whose keys lie dimension by dimension */
+    CPU_OWN_INPUTS = 1 << 15, /* floats that a thread prepares for itself */
     CPU_OWN_QUANTISED = CPU_OWN_INPUTS / 32 * 48 + 4096,
     CPU_OWN_OUTPUTS = 1 << 14,
     CPU_PARTIAL_FLOATS = 1 << 20, /* sums of splits that wait for the others */
@@ -34,15 +38,18 @@ struct cpu_running {
     float sum;
 };
 
-/* In attention: the heads' queries and sums, padded with zeros to whole vectors. */
+/* In attention: queries and their sums, each padded to whole vectors, one after the other; and keys
+ * and values of a tile that are not read as they lie in the cache. */
 struct cpu_attention {
-    float queries[CPU_HEADS_AT_ONCE][CPU_HEAD_DIM_MAX] __attribute__((aligned(64)));
-    float sums[CPU_HEADS_AT_ONCE][CPU_HEAD_DIM_MAX];
-    float split_sums[CPU_HEADS_AT_ONCE][CPU_HEAD_DIM_MAX];
-    float scores[CPU_HEADS_AT_ONCE][CPU_TILE_POSITIONS];
-    struct cpu_running running[CPU_HEADS_AT_ONCE];
-    struct cpu_running split_running[CPU_HEADS_AT_ONCE];
-    uint32_t blocks[CPU_SPLIT_POSITIONS]; /* of the split's positions, at most one each */
+    float queries[CPU_QUERY_FLOATS] __attribute__((aligned(64)));
+    float sums[CPU_QUERY_FLOATS];
+    float split_sums[CPU_QUERY_FLOATS];
+    float keys[CPU_TILE_POSITIONS * CPU_HEAD_DIM_MAX];
+    float values[CPU_TILE_POSITIONS * CPU_HEAD_DIM_MAX];
+    struct cpu_running running[CPU_QUERIES_AT_ONCE];
+    struct cpu_running split_running[CPU_QUERIES_AT_ONCE];
+    uint32_t counts[CPU_QUERIES_AT_ONCE]; /* positions that a query sees; ascending */
+    uint32_t blocks[CPU_SPLITS_AT_ONCE * CPU_SPLIT_POSITIONS]; /* at most one a position */
 };
 
 /* One thread's working memory for a chunk of which others do the same (pool.h). */
@@ -84,16 +91,22 @@ struct cpu_backend {
     char description[64];
 };
 
-/* Keys and values, [layers, blocks, 2, kv_heads, block_tokens, head_dim]. */
+/*
+ * Keys and values, [layers, blocks, 2, kv_heads, block_tokens, head_dim]; but a head's keys of a
+ * block are [block_tokens / key_lanes, head_dim, key_lanes], so that a vector of positions meets a
+ * number of the query and no score is a sum across lanes. key_lanes: CPU_KEY_LANES, or where that
+ * does not divide a block, the whole block.
+ */
 struct kv_cache {
     struct kv_cache_options options;
     char *memory;
     uint64_t bytes;
     uint64_t layer_bytes;
     uint64_t block_bytes;
-    uint64_t half_bytes;   /* of a block: its keys, then its values */
-    uint64_t head_bytes;   /* of a half: one head's tokens */
-    uint64_t row_bytes;    /* of a head: one token's vector */
+    uint64_t half_bytes; /* of a block: its keys, then its values */
+    uint64_t head_bytes; /* of a half: one head's tokens */
+    uint64_t row_bytes;  /* of a head: one token's vector */
+    uint32_t key_lanes;
     uint64_t *layer_reads; /* [layers]: the last stage that reads the layer's */
 };
 
@@ -120,12 +133,19 @@ void cpu_finish(struct cpu_backend *cpu);
 int cpu_select_rows(struct backend *backend, const float *in, const uint32_t *indices,
                     uint32_t count, uint32_t width, float *out);
 
-/* The keys (half 0) or values (half 1) of one token and head; `block` is the cache's own number. */
-static inline char *cpu_cache_row(const struct kv_cache *cache, uint32_t layer, uint32_t block,
-                                  uint32_t half, uint32_t kv_head, uint32_t token)
+/* The keys (half 0) or values (half 1) of one block and head; `block` is the cache's own number. */
+static inline char *cpu_cache_head(const struct kv_cache *cache, uint32_t layer, uint32_t block,
+                                   uint32_t half, uint32_t kv_head)
 {
     return cache->memory + layer * cache->layer_bytes + block * cache->block_bytes +
-           half * cache->half_bytes + kv_head * cache->head_bytes + token * cache->row_bytes;
+           half * cache->half_bytes + kv_head * cache->head_bytes;
+}
+
+/* Where in a head's keys a token's first number is; the next are key_lanes elements apart. */
+static inline uint64_t cpu_key_offset(const struct kv_cache *cache, uint32_t token)
+{
+    uint32_t lane = token % cache->key_lanes;
+    return (token - lane) * cache->row_bytes + lane * tensor_type_bytes(cache->options.type);
 }
 
 /* One set of these for each variant; ops.c makes the table. */

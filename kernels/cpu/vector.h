@@ -17,6 +17,7 @@
 #include <immintrin.h>
 #endif
 
+#include "kernels/cpu/half.h"
 #include "kernels/tensor.h"
 
 #if defined(__AVX512F__)
@@ -170,14 +171,75 @@ SPECIALISED vector_f32 vector_choose(vector_i32 mask, vector_f32 chosen, vector_
     return (vector_f32)(((vector_i32)chosen & mask) | ((vector_i32)other & ~mask));
 }
 
+/* a > b ? a : b in every lane: b where one is NaN. */
+SPECIALISED vector_f32 vector_max(vector_f32 a, vector_f32 b)
+{
+#if defined(__AVX512F__)
+    return (vector_f32)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vector_f32)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return vector_choose(a > b, a, b);
+#endif
+}
+
+/* a < b ? a : b */
+SPECIALISED vector_f32 vector_min(vector_f32 a, vector_f32 b)
+{
+#if defined(__AVX512F__)
+    return (vector_f32)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vector_f32)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return vector_choose(a < b, a, b);
+#endif
+}
+
+/* The largest lane, if none is NaN. */
+SPECIALISED float vector_largest(vector_f32 v)
+{
+    typedef float vector_4 __attribute__((vector_size(16)));
+    typedef int32_t vector_4i __attribute__((vector_size(16)));
+    vector_4 parts[VECTOR_LANES / 4];
+    memcpy(parts, &v, sizeof v);
+    vector_4 largest = parts[0];
+    for (int i = 1; i < VECTOR_LANES / 4; i++) {
+        vector_4i mask = parts[i] > largest;
+        largest = (vector_4)(((vector_4i)parts[i] & mask) | ((vector_4i)largest & ~mask));
+    }
+    float even = largest[0] > largest[2] ? largest[0] : largest[2];
+    float odd = largest[1] > largest[3] ? largest[1] : largest[3];
+    return even > odd ? even : odd;
+}
+
+/* To f16, as half_from_float() does: to nearest, even on ties; at most 65504; NaN stays NaN. */
+SPECIALISED void store_f16(void *to, vector_f32 v)
+{
+#if defined(__AVX2__)
+    const vector_f32 largest = vector_all(65504.0f);
+    v = vector_min(largest, vector_max(-largest, v));
+#endif
+#if defined(__AVX512F__)
+    __m256i half = _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
+    memcpy(to, &half, sizeof half);
+#elif defined(__AVX2__)
+    __m128i half = _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+    memcpy(to, &half, sizeof half);
+#else
+    uint16_t half[VECTOR_LANES];
+    for (int i = 0; i < VECTOR_LANES; i++)
+        half[i] = half_from_float(v[i]);
+    memcpy(to, half, sizeof half);
+#endif
+}
+
 /* e^x within 2 units in the last place, for x in [-87, 88]; beyond, e^-87 (1.6e-38) and e^88. NaN
  * stays NaN. x = n ln 2 + r with |r| <= ln 2 / 2, e^r by its Taylor polynomial: the first term left
  * out, r^8 / 8!, is below 6e-9. */
 SPECIALISED vector_f32 vector_exp(vector_f32 x)
 {
     const vector_f32 round = vector_all(0x1.8p23f); /* adding it rounds to a whole number */
-    x = vector_choose(x < -87.0f, vector_all(-87.0f), x);
-    x = vector_choose(x > 88.0f, vector_all(88.0f), x);
+    x = vector_min(vector_all(88.0f), vector_max(vector_all(-87.0f), x));
     vector_f32 shifted = multiply_add(x, vector_all(0x1.715476p0f), round);
     vector_f32 n = shifted - round;
     /* ln 2 in two parts; the first has few enough bits that n times it is exact. */

@@ -76,9 +76,10 @@ static void check_head(const struct world *world, uint32_t s, uint32_t position,
     exact_turn(world, position, sequence->q + q_at, q);
 
     double maximum = -INFINITY, score_max = 0, score_error = 0;
-    /* Turning: two products and a sum, and pairs share their length. The dot product, the scale. */
+    /* Turning: two products and a sum, and pairs share their length. The dot product, one chain of
+     * all dimensions; the scale. */
     double turn_error = rounding_bound(3) * sqrt(2);
-    double product_error = rounding_bound(sum_chain(dims) + 2) + 2.01 * turn_error + cache_roundoff;
+    double product_error = rounding_bound(dims + 2) + 2.01 * turn_error + cache_roundoff;
     for (uint32_t j = 0; j <= position; j++) {
         exact_turn(world, j, sequence->k + ((size_t)j * shape->kv_heads + kv_head) * dims, k);
         double score = 0, length_q = 0, length_k = 0;
