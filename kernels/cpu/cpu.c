@@ -244,6 +244,7 @@ void cpu_close(struct backend *backend)
     cpu_free(backend, cpu->partials, CPU_PARTIAL_FLOATS * sizeof *cpu->partials);
     free(cpu->own);
     free(cpu->strips);
+    free(cpu->panels);
     free(cpu);
 }
 
@@ -265,7 +266,8 @@ static int alloc_scratch(struct cpu_backend *cpu, uint32_t threads)
     cpu->partials = memory;
     cpu->own = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->own, PAGE_BYTES));
     cpu->strips = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->strips, PAGE_BYTES));
-    if (!cpu->own || !cpu->strips)
+    cpu->panels = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->panels, PAGE_BYTES));
+    if (!cpu->own || !cpu->strips || !cpu->panels)
         return -ENOMEM;
     for (uint32_t i = 0; i < threads; i++)
         cpu->own[i].prepared = 0;

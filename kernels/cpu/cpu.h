@@ -14,8 +14,12 @@ enum {
     CPU_SCRATCH_FLOATS = 1 << 20,
     /* As many inputs rounded to 8 bits: 32 numbers take 32 bytes and a group's 16. */
     CPU_QUANTISED_BYTES = CPU_SCRATCH_FLOATS / 32 * 48 + 4096, /* a tile reads beyond its rows */
-    CPU_STRIP_GROUPS = 64, /* columns of a strip that are unpacked at once, in groups of 32 */
-    CPU_STRIP_ROWS = 512,  /* of inputs that meet them */
+    CPU_STRIP_GROUPS = 64,   /* columns of a strip that are unpacked at once, in groups of 32 */
+    CPU_STRIP_ROWS = 512,    /* of inputs that meet them */
+    CPU_PANEL_COLUMNS = 512, /* of plain weights that are widened to f32 at once */
+    CPU_PANEL_ROWS = 192,    /* of inputs that meet them */
+    CPU_PANEL_FLOATS = 8 * CPU_PANEL_COLUMNS,
+    CPU_PANEL_SUMS = 8 * 16 * CPU_PANEL_ROWS,
     CPU_HEAD_DIM_MAX = 1024,
     CPU_TILE_POSITIONS = 64, /* of attention: positions 0..63, 64..127, ... are handled together */
     CPU_SPLIT_POSITIONS = 512, /* and 0..511, ... summed up for themselves; whole tiles */
@@ -63,6 +67,12 @@ struct cpu_strip {
     float sums[CPU_STRIP_ROWS][16];
 };
 
+/* One thread's working memory for a panel of plain weights (linear_panel.c). */
+struct cpu_panel {
+    float weights[CPU_PANEL_FLOATS] __attribute__((aligned(64)));
+    float sums[CPU_PANEL_SUMS] __attribute__((aligned(64))); /* lane by lane */
+};
+
 struct cpu_backend {
     struct backend base;
     struct pool *pool;
@@ -70,6 +80,7 @@ struct cpu_backend {
     char *quantised;          /* [CPU_QUANTISED_BYTES]: inputs of packed weights (quantised.h) */
     struct cpu_own *own;      /* one a thread */
     struct cpu_strip *strips; /* one a thread */
+    struct cpu_panel *panels; /* one a thread */
     float *partials;          /* [CPU_PARTIAL_FLOATS]: attention's, of each split */
     bool pins_caller;         /* still to be done, by the thread that begins the first step */
     uint32_t caller_processor;
