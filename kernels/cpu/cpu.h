@@ -17,9 +17,10 @@ enum {
     CPU_STRIP_GROUPS = 64,   /* columns of a strip that are unpacked at once, in groups of 32 */
     CPU_STRIP_ROWS = 512,    /* of inputs that meet them */
     CPU_PANEL_COLUMNS = 512, /* of plain weights that are widened to f32 at once */
-    CPU_PANEL_ROWS = 192,    /* of inputs that meet them */
-    CPU_PANEL_FLOATS = 8 * CPU_PANEL_COLUMNS,
-    CPU_PANEL_SUMS = 8 * 16 * CPU_PANEL_ROWS,
+    CPU_PANEL_ROWS = 128,    /* of inputs that meet them */
+    CPU_PANEL_FLOATS = 8 * (CPU_PANEL_COLUMNS + 16),
+    CPU_PANEL_OUTPUTS = 64, /* of which sums are kept at once */
+    CPU_PANEL_SUMS = 16 * (CPU_PANEL_OUTPUTS * CPU_PANEL_ROWS + 16),
     CPU_HEAD_DIM_MAX = 1024,
     CPU_TILE_POSITIONS = 64, /* of attention: positions 0..63, 64..127, ... are handled together */
     CPU_SPLIT_POSITIONS = 512, /* and 0..511, ... summed up for themselves; whole tiles */

@@ -20,10 +20,12 @@ enum {
     TILE_OUTPUTS = 6,
 #endif
     ASKED = 3, /* rows of weights that a tile asks for */
+    SUMS_MAX = CPU_PANEL_SUMS / VECTOR_LANES - VECTOR_LANES, /* join_lanes() rounds up */
 };
 
-static_assert(TILE_OUTPUTS * CPU_PANEL_COLUMNS <= CPU_PANEL_FLOATS, "a panel fits");
-static_assert(CPU_PANEL_ROWS * TILE_OUTPUTS * VECTOR_LANES <= CPU_PANEL_SUMS, "its sums fit");
+static_assert(TILE_OUTPUTS * (CPU_PANEL_COLUMNS + VECTOR_LANES) <= CPU_PANEL_FLOATS,
+              "a panel fits");
+static_assert(SUMS_MAX >= CPU_PANEL_ROWS * TILE_OUTPUTS, "its sums fit");
 static_assert(CPU_PANEL_COLUMNS % VECTOR_LANES == 0, "only a row's last panel has a tail");
 
 /* One panel and what is multiplied by it. */
@@ -33,6 +35,7 @@ struct panel {
     uint32_t rows;
     size_t vectors; /* whole ones of columns */
     size_t left;    /* columns beyond */
+    bool is_first;  /* of its outputs: sums begin at 0 */
     vector_f32 (*weights)[TILE_OUTPUTS];
     vector_f32 (*sums)[TILE_OUTPUTS]; /* [rows] */
     const char *next;                 /* the next panel's weights; NULL: none */
@@ -62,7 +65,7 @@ SPECIALISED void add_tile(const struct panel *panel, uint32_t row, int rows)
     find_asked(panel, row, asked);
     for (int r = 0; r < rows; r++)
         for (int o = 0; o < TILE_OUTPUTS; o++)
-            sums[r][o] = panel->sums[row + (uint32_t)r][o];
+            sums[r][o] = panel->is_first ? vector_all(0.0f) : panel->sums[row + (uint32_t)r][o];
     for (size_t v = 0; v < panel->vectors; v++) {
         vector_f32 x[TILE_ROWS];
         for (int r = 0; r < rows; r++)
@@ -109,17 +112,20 @@ static void add_panel(const struct panel *panel)
 SPECIALISED void widen(const struct panel *panel, const char *weight, size_t first,
                        uint32_t outputs, enum tensor_type type)
 {
-    for (uint32_t o = 0; o < TILE_OUTPUTS; o++) {
-        const char *from = weight + (o < outputs ? o : 0) * panel->row_bytes;
+    size_t row_bytes = panel->row_bytes;
+    if (outputs < TILE_OUTPUTS)
+        memset(panel->weights, 0, (panel->vectors + 1) * sizeof *panel->weights);
+    for (size_t v = 0; outputs == TILE_OUTPUTS && v < panel->vectors; v++)
+        for (uint32_t o = 0; o < TILE_OUTPUTS; o++)
+            panel->weights[v][o] =
+                load_elements(type, weight + o * row_bytes, first + v * VECTOR_LANES);
+    for (uint32_t o = 0; outputs < TILE_OUTPUTS && o < outputs; o++)
         for (size_t v = 0; v < panel->vectors; v++)
-            panel->weights[v][o] = o < outputs ? load_elements(type, from, first + v * VECTOR_LANES)
-                                               : vector_all(0.0f);
-        if (panel->left)
-            panel->weights[panel->vectors][o] =
-                o < outputs
-                    ? load_tail(type, from, first + panel->vectors * VECTOR_LANES, panel->left)
-                    : vector_all(0.0f);
-    }
+            panel->weights[v][o] =
+                load_elements(type, weight + o * row_bytes, first + v * VECTOR_LANES);
+    for (uint32_t o = 0; panel->left && o < outputs; o++)
+        panel->weights[panel->vectors][o] = load_tail(
+            type, weight + o * row_bytes, first + panel->vectors * VECTOR_LANES, panel->left);
 }
 
 static void widen_any(const struct panel *panel, const char *weight, size_t first, uint32_t outputs,
@@ -204,6 +210,11 @@ static float (*join_lanes(const struct panel *panel))[TILE_OUTPUTS]
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
+static uint32_t outputs_at(const struct linear_part *part, uint32_t output)
+{
+    return part->end - output < TILE_OUTPUTS ? part->end - output : TILE_OUTPUTS;
+}
+
 static void write_sums(const struct linear_job *job, const struct linear_part *part, uint32_t first,
                        uint32_t outputs, float (*sums)[TILE_OUTPUTS])
 {
@@ -218,45 +229,69 @@ static void write_sums(const struct linear_job *job, const struct linear_part *p
     }
 }
 
-/* The outputs [first, first + outputs); then comes what is at `next`. */
-static void multiply_group(const struct linear_job *job, const struct linear_part *part,
-                           struct panel *panel, uint32_t first, uint32_t outputs)
+/* What comes after the panel of these columns and outputs: the same columns of the next outputs, or
+ * the next columns of the first ones. */
+static void find_next(struct panel *panel, const struct linear_part *part, uint32_t output,
+                      uint32_t column)
+{
+    const char *weights = part->map->weight.data;
+    panel->next = NULL;
+    if (part->end - output > TILE_OUTPUTS)
+        output += TILE_OUTPUTS;
+    else if (panel->width - column > CPU_PANEL_COLUMNS)
+        output = part->first, column += CPU_PANEL_COLUMNS;
+    else
+        return;
+    panel->next = weights + output * panel->row_bytes + column * panel->element_bytes;
+    panel->next_outputs = outputs_at(part, output);
+}
+
+/* All outputs of the part by the columns from `column` on. */
+static void add_columns(struct panel *panel, const struct linear_job *job,
+                        const struct linear_part *part, uint32_t column, float *sums)
 {
     const struct tensor *weights = &part->map->weight;
-    const char *weight = (const char *)weights->data + first * panel->row_bytes;
-    uint32_t left = part->end - first - outputs;
-    memset(panel->sums, 0, part->rows * sizeof *panel->sums);
-    for (uint32_t column = 0; column < job->width; column += CPU_PANEL_COLUMNS) {
-        uint32_t end =
-            job->width - column < CPU_PANEL_COLUMNS ? job->width : column + CPU_PANEL_COLUMNS;
-        panel->in = job->in + (size_t)part->row * job->width + column;
-        panel->vectors = (end - column) / VECTOR_LANES;
-        panel->left = (end - column) % VECTOR_LANES;
-        panel->next_outputs = outputs;
-        panel->next = weight + end * panel->element_bytes;
-        if (end == job->width) {
-            panel->next = left ? weight + outputs * panel->row_bytes : NULL;
-            panel->next_outputs = left < TILE_OUTPUTS ? left : TILE_OUTPUTS;
-        }
-        widen_any(panel, weight, column, outputs, weights->type);
+    uint32_t columns = job->width - column;
+    columns = columns < CPU_PANEL_COLUMNS ? columns : CPU_PANEL_COLUMNS;
+    panel->in = job->in + (size_t)part->row * job->width + column;
+    panel->vectors = columns / VECTOR_LANES;
+    panel->left = columns % VECTOR_LANES;
+    panel->is_first = column == 0;
+    panel->sums = (vector_f32(*)[TILE_OUTPUTS])sums;
+    for (uint32_t o = part->first; o < part->end; o += TILE_OUTPUTS) {
+        find_next(panel, part, o, column);
+        widen_any(panel, (const char *)weights->data + o * panel->row_bytes, column,
+                  outputs_at(part, o), weights->type);
         add_panel(panel);
+        panel->sums += part->rows;
     }
-    write_sums(job, part, first, outputs, join_lanes(panel));
+}
+
+/* All columns of the part's outputs, which are few enough for their sums. */
+static void multiply_outputs(const struct linear_job *job, const struct linear_part *part,
+                             struct cpu_panel *own)
+{
+    size_t element_bytes = tensor_type_bytes(part->map->weight.type);
+    struct panel panel = {.width = job->width,
+                          .rows = part->rows,
+                          .weights = (vector_f32(*)[TILE_OUTPUTS])own->weights,
+                          .row_bytes = job->width * element_bytes,
+                          .element_bytes = element_bytes};
+    for (uint32_t column = 0; column < job->width; column += CPU_PANEL_COLUMNS)
+        add_columns(&panel, job, part, column, own->sums);
+    panel.sums = (vector_f32(*)[TILE_OUTPUTS])own->sums;
+    for (uint32_t o = part->first; o < part->end; o += TILE_OUTPUTS, panel.sums += part->rows)
+        write_sums(job, part, o, outputs_at(part, o), join_lanes(&panel));
 }
 
 void VARIANT(cpu_multiply_panel)(const struct linear_job *job, const struct linear_part *part,
                                  uint32_t thread)
 {
-    struct cpu_panel *own = &job->cpu->panels[thread];
-    size_t element_bytes = tensor_type_bytes(part->map->weight.type);
-    struct panel panel = {.width = job->width,
-                          .rows = part->rows,
-                          .weights = (vector_f32(*)[TILE_OUTPUTS])own->weights,
-                          .sums = (vector_f32(*)[TILE_OUTPUTS])own->sums,
-                          .row_bytes = job->width * element_bytes,
-                          .element_bytes = element_bytes};
     assert(part->rows <= CPU_PANEL_ROWS);
-    for (uint32_t o = part->first; o < part->end; o += TILE_OUTPUTS)
-        multiply_group(job, part, &panel, o,
-                       part->end - o < TILE_OUTPUTS ? part->end - o : TILE_OUTPUTS);
+    uint32_t at_once = SUMS_MAX / part->rows;
+    at_once -= at_once % TILE_OUTPUTS;
+    for (struct linear_part some = *part; some.first < part->end; some.first = some.end) {
+        some.end = part->end - some.first < at_once ? part->end : some.first + at_once;
+        multiply_outputs(job, &some, &job->cpu->panels[thread]);
+    }
 }

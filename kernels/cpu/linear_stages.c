@@ -16,10 +16,9 @@
 #include "kernels/cpu/quantised.h"
 
 enum {
-    CHUNK_BYTES = 1 << 18,    /* of plain weights: long enough for streams to get going */
-    CHUNK_PRODUCTS = 1 << 23, /* the same for many rows */
-    CHUNK_INPUTS = 1 << 17,   /* floats: they stay in the second cache */
-    CHUNK_OUTPUTS = 24,       /* whole tiles of every variant */
+    CHUNK_BYTES = 1 << 18,  /* of plain weights: long enough for streams to get going */
+    CHUNK_INPUTS = 1 << 18, /* floats, of many rows */
+    CHUNK_OUTPUTS = 24,     /* whole tiles of every variant */
     CHUNK_OUTPUTS_MIN = 8,
     PACKED_CHUNK_BYTES = 1 << 17,    /* long enough for a stream to get going */
     PACKED_CHUNK_PRODUCTS = 1 << 22, /* the same for many rows */
@@ -135,7 +134,7 @@ static void commit_own_chunk(void *argument, uint32_t chunk, uint32_t thread)
     }
 }
 
-/* Rows of a plain map's chunk: about equal parts of which the inputs stay in the cache. */
+/* Rows of a plain map's chunk: about equal parts, of which the inputs stay in the second cache. */
 static uint32_t plain_chunk_rows(const struct linear_job *job)
 {
     uint32_t most = CHUNK_INPUTS / job->width;
@@ -144,17 +143,16 @@ static uint32_t plain_chunk_rows(const struct linear_job *job)
     return parts_of(job->rows, parts_of(job->rows, most));
 }
 
-/* Enough work to be worth a thread's attention, little enough to be shared evenly. */
+/* Enough work to be worth a thread's attention, little enough to be shared evenly. Of many rows as
+ * much as a panel's sums are kept for: each input that is fetched serves so many outputs. */
 static uint32_t plain_chunk_outputs(const struct linear_job *job, const struct map *map)
 {
-    uint64_t row_bytes = job->width * tensor_type_bytes(map->weight.type);
-    uint64_t by_bytes = CHUNK_BYTES / row_bytes;
-    uint64_t by_products = CHUNK_PRODUCTS / ((uint64_t)job->width * map->chunk_rows);
-    uint64_t by_threads =
-        map->weight.rows / ((uint64_t)pool_threads(job->cpu->pool) * CHUNKS_PER_THREAD);
-    uint64_t outputs = job->rows > OWN_ROWS_MAX ? by_products : by_bytes;
-    if (map->chunk_rows == job->rows && outputs > by_threads)
-        outputs = by_threads;
+    uint64_t row_bytes = (uint64_t)job->width * tensor_type_bytes(map->weight.type);
+    uint64_t outputs = job->rows > OWN_ROWS_MAX ? CPU_PANEL_OUTPUTS : CHUNK_BYTES / row_bytes;
+    uint64_t chunks = (uint64_t)pool_threads(job->cpu->pool) * CHUNKS_PER_THREAD /
+                      parts_of(job->rows, map->chunk_rows);
+    uint64_t by_threads = map->weight.rows / (chunks ? chunks : 1);
+    outputs = outputs < by_threads ? outputs : by_threads;
     outputs -= outputs % (outputs < CHUNK_OUTPUTS ? CHUNK_OUTPUTS_MIN : CHUNK_OUTPUTS);
     return outputs ? (uint32_t)outputs : CHUNK_OUTPUTS_MIN;
 }
