@@ -246,6 +246,7 @@ void cpu_close(struct backend *backend)
     cpu_free(backend, cpu->partials, CPU_PARTIAL_FLOATS * sizeof *cpu->partials);
     free(cpu->own);
     free(cpu->tiles);
+    free(cpu->panels);
     free(cpu);
 }
 
@@ -267,7 +268,8 @@ static int alloc_scratch(struct cpu_backend *cpu, uint32_t threads)
     cpu->partials = memory;
     cpu->own = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->own, PAGE_BYTES));
     cpu->tiles = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->tiles, PAGE_BYTES));
-    if (!cpu->own || !cpu->tiles)
+    cpu->panels = aligned_alloc(PAGE_BYTES, round_up(threads * sizeof *cpu->panels, PAGE_BYTES));
+    if (!cpu->own || !cpu->tiles || !cpu->panels)
         return -ENOMEM;
     for (uint32_t i = 0; i < threads; i++)
         cpu->own[i].prepared = 0;

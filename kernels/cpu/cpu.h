@@ -14,9 +14,14 @@ enum {
     CPU_SCRATCH_FLOATS = 1 << 20,
     /* As many inputs rounded to 8 bits: 32 numbers take 32 bytes and a group's 16. */
     CPU_QUANTISED_BYTES = CPU_SCRATCH_FLOATS / 32 * 48 + 4096, /* a tile reads beyond its rows */
-    CPU_STRIPS = 2,        /* strips that are unpacked at once, */
-    CPU_STRIP_GROUPS = 32, /* of their columns so many groups of 32, */
-    CPU_STRIP_ROWS = 512,  /* for so many rows of inputs */
+    CPU_STRIPS = 2,          /* strips that are unpacked at once, */
+    CPU_STRIP_GROUPS = 32,   /* of their columns so many groups of 32, */
+    CPU_STRIP_ROWS = 512,    /* for so many rows of inputs */
+    CPU_PANEL_COLUMNS = 512, /* of plain weights that are widened to f32 at once */
+    CPU_PANEL_ROWS = 128,    /* of inputs that meet them */
+    CPU_PANEL_FLOATS = 8 * (CPU_PANEL_COLUMNS + 16),
+    CPU_PANEL_OUTPUTS = 64, /* of which sums are kept at once */
+    CPU_PANEL_SUMS = 16 * (CPU_PANEL_OUTPUTS * CPU_PANEL_ROWS + 16),
     CPU_HEAD_DIM_MAX = 1024,
     CPU_TILE_POSITIONS = 64, /* of attention: positions 0..63, 64..127, ... are handled together */
     CPU_SPLIT_POSITIONS = 512, /* and 0..511, ... summed up for themselves; whole tiles */
@@ -76,15 +81,22 @@ struct cpu_tiles {
     float sums[CPU_STRIP_ROWS][CPU_STRIPS][16];
 };
 
+/* One thread's working memory for a panel of plain weights (linear_panel.c). */
+struct cpu_panel {
+    float weights[CPU_PANEL_FLOATS] __attribute__((aligned(64)));
+    float sums[CPU_PANEL_SUMS] __attribute__((aligned(64))); /* lane by lane */
+};
+
 struct cpu_backend {
     struct backend base;
     struct pool *pool;
-    float *scratch;          /* [CPU_SCRATCH_FLOATS] */
-    char *quantised;         /* [CPU_QUANTISED_BYTES]: inputs of packed weights (quantised.h) */
-    struct cpu_own *own;     /* one a thread */
-    struct cpu_tiles *tiles; /* one a thread */
-    float *partials;         /* [CPU_PARTIAL_FLOATS]: attention's, of each split */
-    bool pins_caller;        /* still to be done, by the thread that begins the first step */
+    float *scratch;           /* [CPU_SCRATCH_FLOATS] */
+    char *quantised;          /* [CPU_QUANTISED_BYTES]: inputs of packed weights (quantised.h) */
+    struct cpu_own *own;      /* one a thread */
+    struct cpu_tiles *tiles;  /* one a thread */
+    struct cpu_panel *panels; /* one a thread */
+    float *partials;          /* [CPU_PARTIAL_FLOATS]: attention's, of each split */
+    bool pins_caller;         /* still to be done, by the thread that begins the first step */
     uint32_t caller_processor;
     bool queues; /* between begin and end */
     const char *variant;

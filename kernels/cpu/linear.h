@@ -17,7 +17,15 @@ struct map {
     uint32_t first;         /* the output that is in out's column 0 */
     bool add;               /* to what is in out */
     uint32_t chunk_outputs; /* of a packed type: a multiple of a strip */
+    uint32_t chunk_rows;    /* of a packed type: all */
     uint32_t first_chunk;
+};
+
+/* A chunk of one: outputs and the rows that they are wanted for. */
+struct linear_part {
+    const struct map *map;
+    uint32_t first, end;
+    uint32_t row, rows;
 };
 
 struct linear_job {
@@ -38,11 +46,15 @@ struct linear_job {
 void VARIANT(cpu_quantise_row)(char *quantised, const float *in, uint32_t row, uint32_t rows,
                                uint32_t width);
 
-/* The outputs [first, end) of a map of a plain type, for all rows, from job->in. */
-void VARIANT(cpu_multiply_plain)(const struct linear_job *job, const struct map *map,
-                                 uint32_t first, uint32_t end);
+/* A part of a map of a plain type, from job->in; at most CPU_PANEL_ROWS rows. */
+void VARIANT(cpu_multiply_plain)(const struct linear_job *job, const struct linear_part *part,
+                                 uint32_t thread);
+/* Its way for more than a few rows. */
+void VARIANT(cpu_multiply_panel)(const struct linear_job *job, const struct linear_part *part,
+                                 uint32_t thread);
 
-/* The same of a packed type, from job->quantised; `first` is a multiple of a strip. */
+/* The outputs [first, end) of a map of a packed type, for all rows, from job->quantised; `first` is
+ * a multiple of a strip. */
 void VARIANT(cpu_multiply_packed)(const struct linear_job *job, const struct map *map,
                                   uint32_t first, uint32_t end, uint32_t thread);
 

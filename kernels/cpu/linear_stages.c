@@ -16,10 +16,10 @@
 #include "kernels/cpu/quantised.h"
 
 enum {
-    CHUNK_WEIGHTS = 1 << 16, /* of one chunk: they stay in the cache for all rows */
-    CHUNK_PRODUCTS = 1 << 18,
+    CHUNK_BYTES = 1 << 18,  /* of plain weights: long enough for streams to get going */
+    CHUNK_INPUTS = 1 << 18, /* floats, of many rows */
+    CHUNK_OUTPUTS = 24,     /* whole tiles of every variant */
     CHUNK_OUTPUTS_MIN = 8,
-    CHUNK_OUTPUTS_UNIT = 4,
     PACKED_CHUNK_BYTES = 1 << 17,  /* long enough for a stream to get going */
     PACKED_CHUNK_CACHED = 1 << 18, /* of many rows: stays in the cache for all of them */
     PACKED_CHUNK_STRIPS = 4,       /* as many as are read at once */
@@ -33,37 +33,44 @@ static_assert(sizeof(struct linear_job) <= POOL_JOB_BYTES, "the pool copies jobs
 static_assert(CPU_OWN_OUTPUTS / OWN_ROWS_MAX >= PACKED_CHUNK_STRIPS * PACKED_STRIP,
               "a chunk's outputs fit");
 
-static void multiply_part(const struct linear_job *job, const struct map *map, uint32_t first,
-                          uint32_t end, uint32_t thread)
+static void multiply_part(const struct linear_job *job, const struct linear_part *part,
+                          uint32_t thread)
 {
-    if (tensor_type_is_packed(map->weight.type))
-        VARIANT(cpu_multiply_packed)(job, map, first, end, thread);
+    if (tensor_type_is_packed(part->map->weight.type))
+        VARIANT(cpu_multiply_packed)(job, part->map, part->first, part->end, thread);
     else
-        VARIANT(cpu_multiply_plain)(job, map, first, end);
+        VARIANT(cpu_multiply_plain)(job, part, thread);
 }
 
-/* A chunk's map and outputs. */
-struct part_of_map {
-    const struct map *map;
-    uint32_t first, end;
-};
+static uint32_t parts_of(uint32_t whole, uint32_t part)
+{
+    return whole / part + (whole % part != 0);
+}
 
-static struct part_of_map find_part(const struct linear_job *job, uint32_t chunk)
+/* Chunks of the same rows follow each other: their inputs stay in the cache. */
+static struct linear_part find_part(const struct linear_job *job, uint32_t chunk)
 {
     const struct map *map = job->maps;
     while (!job->gated && map + 1 < job->maps + job->count && map[1].first_chunk <= chunk)
         map++;
-    uint32_t first = (chunk - map->first_chunk) * map->chunk_outputs;
-    uint32_t left = map->weight.rows - first;
-    return (struct part_of_map){
-        map, first, left < map->chunk_outputs ? map->weight.rows : first + map->chunk_outputs};
+    uint32_t a_row = parts_of(map->weight.rows, map->chunk_outputs);
+    chunk -= map->first_chunk;
+    uint32_t row = chunk / a_row * map->chunk_rows;
+    uint32_t first = chunk % a_row * map->chunk_outputs;
+    uint32_t rows = job->rows - row, outputs = map->weight.rows - first;
+    return (struct linear_part){
+        .map = map,
+        .first = first,
+        .end = first + (outputs < map->chunk_outputs ? outputs : map->chunk_outputs),
+        .row = row,
+        .rows = rows < map->chunk_rows ? rows : map->chunk_rows};
 }
 
 static void shared_chunk(void *argument, uint32_t chunk, uint32_t thread)
 {
     const struct linear_job *job = argument;
-    struct part_of_map part = find_part(job, chunk);
-    multiply_part(job, part.map, part.first, part.end, thread);
+    struct linear_part part = find_part(job, chunk);
+    multiply_part(job, &part, thread);
 }
 
 /* Once a stage: the inputs as the weights want to meet them, in the thread's own memory. */
@@ -96,14 +103,16 @@ static void own_chunk(void *argument, uint32_t chunk, uint32_t thread)
     job.in = own->inputs;
     job.quantised = own->quantised;
     job.first_row = 0;
-    struct part_of_map part = find_part(shared, chunk);
+    struct linear_part part = find_part(shared, chunk);
     for (uint32_t i = 0; i < (job.gated ? 2 : 1); i++) {
         struct map map = part.map[i];
+        struct linear_part own_part = part;
+        own_part.map = &map;
         map.out = own->outputs + (size_t)i * CPU_OWN_OUTPUTS;
         map.stride = part.end - part.first;
         map.first = part.first;
         map.add = false;
-        multiply_part(&job, &map, part.first, part.end, thread);
+        multiply_part(&job, &own_part, thread);
     }
     if (job.gated)
         VARIANT(cpu_gate)
@@ -113,7 +122,7 @@ static void own_chunk(void *argument, uint32_t chunk, uint32_t thread)
 static void commit_own_chunk(void *argument, uint32_t chunk, uint32_t thread)
 {
     const struct linear_job *job = argument;
-    struct part_of_map part = find_part(job, chunk);
+    struct linear_part part = find_part(job, chunk);
     uint32_t count = part.end - part.first;
     const float *from = job->cpu->own[thread].outputs;
     for (uint32_t row = 0; row < job->rows; row++, from += count) {
@@ -125,15 +134,27 @@ static void commit_own_chunk(void *argument, uint32_t chunk, uint32_t thread)
     }
 }
 
-/* Enough work to be worth a thread's attention, little enough to be shared evenly. */
-static uint32_t plain_chunk_outputs(uint32_t rows, uint32_t width)
+/* Rows of a plain map's chunk: about equal parts, of which the inputs stay in the second cache. */
+static uint32_t plain_chunk_rows(const struct linear_job *job)
 {
-    uint64_t by_weights = CHUNK_WEIGHTS / (uint64_t)width;
-    uint64_t by_products = CHUNK_PRODUCTS / ((uint64_t)width * rows);
-    uint64_t outputs = by_products < CHUNK_OUTPUTS_MIN ? CHUNK_OUTPUTS_MIN : by_products;
-    outputs = outputs < by_weights ? outputs : by_weights;
-    outputs -= outputs % CHUNK_OUTPUTS_UNIT;
-    return outputs ? (uint32_t)outputs : CHUNK_OUTPUTS_UNIT;
+    uint32_t most = CHUNK_INPUTS / job->width;
+    most = most < CPU_PANEL_ROWS ? most : CPU_PANEL_ROWS;
+    most = most > OWN_ROWS_MAX ? most : OWN_ROWS_MAX;
+    return parts_of(job->rows, parts_of(job->rows, most));
+}
+
+/* Enough work to be worth a thread's attention, little enough to be shared evenly. Of many rows as
+ * much as a panel's sums are kept for: each input that is fetched serves so many outputs. */
+static uint32_t plain_chunk_outputs(const struct linear_job *job, const struct map *map)
+{
+    uint64_t row_bytes = (uint64_t)job->width * tensor_type_bytes(map->weight.type);
+    uint64_t outputs = job->rows > OWN_ROWS_MAX ? CPU_PANEL_OUTPUTS : CHUNK_BYTES / row_bytes;
+    uint64_t chunks = (uint64_t)pool_threads(job->cpu->pool) * CHUNKS_PER_THREAD /
+                      parts_of(job->rows, map->chunk_rows);
+    uint64_t by_threads = map->weight.rows / (chunks ? chunks : 1);
+    outputs = outputs < by_threads ? outputs : by_threads;
+    outputs -= outputs % (outputs < CHUNK_OUTPUTS ? CHUNK_OUTPUTS_MIN : CHUNK_OUTPUTS);
+    return outputs ? (uint32_t)outputs : CHUNK_OUTPUTS_MIN;
 }
 
 static uint32_t packed_chunk_outputs(const struct linear_job *job, const struct tensor *weight)
@@ -158,15 +179,16 @@ static uint32_t count_chunks(struct linear_job *job, bool own)
     fit -= fit % (PACKED_CHUNK_STRIPS * PACKED_STRIP);
     for (uint32_t i = 0; i < job->count; i++) {
         struct map *map = &job->maps[i];
-        map->chunk_outputs = tensor_type_is_packed(map->weight.type)
-                                 ? packed_chunk_outputs(job, &map->weight)
-                                 : plain_chunk_outputs(job->rows, job->width);
+        bool packed = tensor_type_is_packed(map->weight.type);
+        map->chunk_rows = packed ? job->rows : plain_chunk_rows(job);
+        map->chunk_outputs =
+            packed ? packed_chunk_outputs(job, &map->weight) : plain_chunk_outputs(job, map);
         if (own && map->chunk_outputs > fit)
             map->chunk_outputs = fit;
         map->first_chunk = chunks;
         if (!job->gated || i == 0)
-            chunks += map->weight.rows / map->chunk_outputs +
-                      (map->weight.rows % map->chunk_outputs != 0);
+            chunks += parts_of(map->weight.rows, map->chunk_outputs) *
+                      parts_of(job->rows, map->chunk_rows);
     }
     return chunks;
 }

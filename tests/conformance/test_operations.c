@@ -62,8 +62,12 @@ static const struct linear_case linear_cases[] = {
     {5, 16, 4, true, false},   {7, 100, 97, true, true},   {8, 17, 31, false, false},
     {13, 48, 129, true, true}, {16, 128, 96, true, false}, {33, 40, 50, true, true},
     {40, 172, 66, true, true}, {40, 9, 300, false, true},  {2, 3000, 70, true, true},
-    {3, 4099, 33, true, true},
+    {3, 4099, 33, true, true}, {6, 8, 256, false, true},   {9, 256, 8, true, false},
+    {17, 520, 35, true, true}, {131, 24, 67, false, true},
 };
+
+/* The same with 1 to 40 rows, of a matrix that is no whole number of tiles either way. */
+enum { ROWS_MOST = 40 };
 
 static void check_linear(struct backend *backend, const struct linear_case *shape,
                          enum tensor_type type, enum tensor_type norm_type, uint64_t seed)
@@ -129,6 +133,19 @@ static void check_every_linear(struct backend *backend)
 static void linear_is_the_matrix_product_of_the_normed_input(void **state)
 {
     on_each_backend(check_every_linear);
+}
+
+static void check_every_number_of_rows(struct backend *backend)
+{
+    for (uint32_t rows = 1; rows <= ROWS_MOST; rows++) {
+        const struct linear_case shape = {rows, 85, 59, true, true};
+        check_linear(backend, &shape, types[rows % TYPES], TENSOR_F32, rows);
+    }
+}
+
+static void linear_takes_any_number_of_rows(void **state)
+{
+    on_each_backend(check_every_number_of_rows);
 }
 
 static void check_linear_add(struct backend *backend, const struct linear_case *shape,
@@ -355,6 +372,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_is_the_matrix_product_of_the_normed_input),
+        cmocka_unit_test(linear_takes_any_number_of_rows),
         cmocka_unit_test(linear_add_adds_the_normed_product_to_the_residual),
         cmocka_unit_test(batches_beyond_the_scratch_memory_go_in_parts),
         cmocka_unit_test(embed_gives_the_rows_exactly),

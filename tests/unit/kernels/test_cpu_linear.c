@@ -8,7 +8,7 @@
 #include "tests/conformance/packed.h"
 #include "tests/support/test.h"
 
-enum { ROWS = 33 };
+enum { ROWS = 40 };
 
 struct layer {
     uint32_t in, out;
@@ -117,7 +117,8 @@ static void check_layer(const char *variant, const struct layer *layer, uint64_t
 
 static void a_row_comes_out_the_same_in_any_batch_order_and_number_of_threads(void **state)
 {
-    static const uint32_t shapes[][2] = {{64, 172}, {172, 64}, {33, 7}, {5, 18}, {1000, 300}};
+    static const uint32_t shapes[][2] = {{64, 172}, {172, 64}, {33, 7},    {5, 18},
+                                         {8, 2},    {256, 43}, {1100, 300}};
     static const enum tensor_type types[] = {TENSOR_F32, TENSOR_F16, TENSOR_BF16};
     struct random random = {1};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
@@ -127,6 +128,43 @@ static void a_row_comes_out_the_same_in_any_batch_order_and_number_of_threads(vo
                 check_layer(*variant, &layer, s * 10 + t);
             free_layer(&layer);
         }
+}
+
+/* A prompt is cut into blocks of rows and its columns into panels; its rows alone are not. */
+static void check_prompt(struct backend *backend, const struct layer *layer, const float *in,
+                         uint32_t rows)
+{
+    size_t width = (size_t)layer->out * 3;
+    float *out = malloc(rows * width * sizeof *out);
+    float *alone = malloc(width * sizeof *alone);
+    assert_true(out && alone);
+    run(backend, layer, in, rows, out);
+    for (uint32_t row = 0; row < rows; row++) {
+        run(backend, layer, in + (size_t)row * layer->in, 1, alone);
+        assert_memory_equal(out + row * width, alone, width * sizeof *alone);
+    }
+    free(alone);
+    free(out);
+}
+
+static void a_prompt_of_many_blocks_gives_the_bits_of_its_rows(void **state)
+{
+    enum { PROMPT = 301 };
+    static const uint32_t shapes[][2] = {{576, 97}, {1029, 33}, {64, 172}};
+    static const enum tensor_type types[] = {TENSOR_F32, TENSOR_F16, TENSOR_BF16};
+    struct random random = {9};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        struct layer layer = make_layer(&random, types[s], shapes[s][0], shapes[s][1]);
+        float *in = random_floats(&random, (size_t)PROMPT * layer.in, 2.0f);
+        for (const char *const *variant = runnable_variants(); *variant; variant++)
+            for (uint32_t threads = 1; threads <= 3; threads += 2) {
+                struct backend *backend = open_variant(*variant, threads);
+                check_prompt(backend, &layer, in, threads == 1 ? PROMPT : PROMPT / 2);
+                backend_close(backend);
+            }
+        free(in);
+        free_layer(&layer);
+    }
 }
 
 static void an_output_comes_out_the_same_alone_and_beside_others(void **state)
@@ -247,6 +285,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_row_comes_out_the_same_in_any_batch_order_and_number_of_threads),
+        cmocka_unit_test(a_prompt_of_many_blocks_gives_the_bits_of_its_rows),
         cmocka_unit_test(an_output_comes_out_the_same_alone_and_beside_others),
         cmocka_unit_test(gate_and_up_in_one_pass_give_the_bits_of_two),
         cmocka_unit_test(a_queue_of_operations_gives_what_they_give_one_by_one),
