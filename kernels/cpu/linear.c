@@ -20,7 +20,7 @@ enum {
     ROWS_FOUR = 2,
 #endif
     GROUP = 4,          /* outputs at once up to ROWS_FOUR rows; with more, one less */
-    AHEAD_BYTES = 1024, /* of each output's weights */
+    AHEAD_BYTES = 2048, /* of each output's weights */
 };
 
 /* Weights of `outputs` rows from `weight` on, and what is asked for while they are read. */

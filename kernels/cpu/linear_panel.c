@@ -43,17 +43,15 @@ struct panel {
     uint32_t next_outputs;
 };
 
-/* What a tile asks for: rows of the next panel, so that all tiles ask for all; where there is
- * nothing to ask for, what is at hand anyway. */
+/* What a tile asks for: rows of the next panel, the first tiles for all of them, so that they are
+ * there in time; where there is nothing to ask for, what is at hand anyway. */
 SPECIALISED void find_asked(const struct panel *panel, uint32_t row, const char *asked[ASKED])
 {
-    uint32_t tiles = (panel->rows + TILE_ROWS - 1) / TILE_ROWS, tile = row / TILE_ROWS;
-    for (uint32_t i = 0; i < ASKED; i++) {
-        uint32_t output = tile + i * tiles;
-        asked[i] = panel->next && output < panel->next_outputs
-                       ? panel->next + output * panel->row_bytes
+    uint32_t first = row / TILE_ROWS * ASKED;
+    for (uint32_t i = 0; i < ASKED; i++)
+        asked[i] = panel->next && first + i < panel->next_outputs
+                       ? panel->next + (first + i) * panel->row_bytes
                        : (const char *)panel->weights;
-    }
 }
 
 SPECIALISED void add_tile(const struct panel *panel, uint32_t row, int rows)
