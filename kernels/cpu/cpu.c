@@ -151,13 +151,14 @@ int cpu_cache_open(struct backend *backend, const struct kv_cache_options *optio
     struct kv_cache *cache = calloc(1, sizeof *cache);
     if (!cache)
         return -ENOMEM;
+    void *memory; /* first, since this is what does not fit if the shape is beyond all measure */
+    int err = cpu_alloc(backend, bytes, &memory);
+    if (err < 0)
+        goto free_cache;
     cache->layer_reads = calloc(options->layers, sizeof *cache->layer_reads);
-    void *memory;
-    int err = cache->layer_reads ? cpu_alloc(backend, bytes, &memory) : -ENOMEM;
-    if (err < 0) {
-        free(cache->layer_reads);
-        free(cache);
-        return err;
+    if (!cache->layer_reads) {
+        err = -ENOMEM;
+        goto free_memory;
     }
     cache->options = *options;
     cache->memory = memory;
@@ -171,6 +172,12 @@ int cpu_cache_open(struct backend *backend, const struct kv_cache_options *optio
     cache->layer_bytes = cache->block_bytes * options->blocks;
     *ret_cache = cache;
     return 0;
+
+free_memory:
+    cpu_free(backend, memory, bytes);
+free_cache:
+    free(cache);
+    return err;
 }
 
 void cpu_cache_close(struct backend *backend, struct kv_cache *cache)
