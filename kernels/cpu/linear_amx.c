@@ -114,7 +114,8 @@ SPECIALISED const void *weights_of_step(enum tensor_type type, const struct meet
 }
 
 /* Makes a step's products, loads what the next one takes, and stores those of the step before:
- * so long the unit needs. */
+ * so long the unit needs. Instructions name tile registers by their numbers, so there are two of
+ * these. The first step stores what nobody reads. */
 SPECIALISED void even_step(enum tensor_type type, const struct meeting *m, size_t step)
 {
     memory_is_used();
@@ -168,11 +169,11 @@ SPECIALISED void add_step(enum tensor_type type, const struct meeting *m, size_t
 
 /* The products of a step are added two steps later, while others are made. */
 SPECIALISED void meet(enum tensor_type type, const struct meeting *m, float (*kept)[CPU_STRIPS][16],
-                      bool is_first)
+                      uint32_t strip, bool is_first)
 {
     vector_f32 sums[TILE_ROWS];
     for (int r = 0; r < TILE_ROWS; r++)
-        sums[r] = is_first ? (vector_f32){0} : load_f32(kept[r][0]);
+        sums[r] = is_first ? (vector_f32){0} : load_f32(kept[r][strip]);
     memory_is_used();
     _tile_loadd(INPUTS_0, inputs_of_step(type, m, 0), PACKED_GROUP);
     _tile_loadd(WEIGHTS_0, weights_of_step(type, m, 0), 64);
@@ -195,7 +196,7 @@ SPECIALISED void meet(enum tensor_type type, const struct meeting *m, float (*ke
     for (size_t step = m->steps < 2 ? 0 : m->steps - 2; step < m->steps; step++)
         add_step(type, m, step, sums);
     for (int r = 0; r < TILE_ROWS; r++)
-        store_f32(kept[r][0], sums[r]);
+        store_f32(kept[r][strip], sums[r]);
 }
 
 /* A few strips for the rows [row, end): `count` groups from `first` on. */
@@ -212,7 +213,7 @@ SPECIALISED void multiply_groups(enum tensor_type type, const struct linear_job 
                             .products = tiles->products};
         for (uint32_t s = 0; s < strips; s++) {
             m.strip = &tiles->strips[s];
-            meet(type, &m, (float(*)[CPU_STRIPS][16])tiles->sums[r - row][s], first == 0);
+            meet(type, &m, &tiles->sums[r - row], s, first == 0);
         }
     }
 }
